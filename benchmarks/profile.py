@@ -1,0 +1,125 @@
+"""Where the CPU of one W1 execution goes, by module of semel, and what leaving each out would give.
+
+A timer interrupts the loop's thread a thousand times a second. Each thread's CPU clock is read
+then, and what it advanced is booked on the innermost frame of semel that the thread is in: so
+time in the standard library counts for who called it, and waiting counts for nothing. Only
+the loop's thread is split by module; the others are interrupted where they give up the GIL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+import semel
+from benchmarks.report import number
+from benchmarks.subjects import SemelSubject
+from benchmarks.workloads import CALLERS, Rate, closed_loop
+
+PACKAGE = str(Path(semel.__file__).parent)
+BENCHMARKS = str(Path(__file__).parent)
+INTERVAL_SECONDS = 0.001
+SHOWN_MODULES = 16
+SHOWN_FUNCTIONS = 4
+
+
+class Sampler:
+    """Books CPU seconds on (module, function) while it is on. Used on the main thread only."""
+
+    def __init__(self) -> None:
+        self.loop_seconds: Counter[tuple[str, str]] = Counter()
+        self.thread_seconds: Counter[str] = Counter()
+        self._clocks: dict[int, float] = {}
+
+    def __enter__(self) -> Self:
+        self._read()
+        self._previous = signal.signal(signal.SIGALRM, self._sample)
+        signal.setitimer(signal.ITIMER_REAL, INTERVAL_SECONDS, INTERVAL_SECONDS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._previous)
+
+    def _sample(self, signum: int, frame: FrameType | None) -> None:
+        for thread, seconds in self._read():
+            if thread is threading.main_thread():
+                self.loop_seconds[_place(frame)] += seconds
+            else:
+                self.thread_seconds[thread.name] += seconds
+
+    def _read(self) -> list[tuple[threading.Thread, float]]:
+        """How far each thread's CPU clock went since it was read last."""
+        advanced = []
+        for thread in threading.enumerate():
+            ident = thread.ident or 0
+            try:
+                now = time.clock_gettime(time.pthread_getcpuclockid(ident))
+            except OSError:  # it ended meanwhile
+                continue
+            advanced.append((thread, now - self._clocks.get(ident, now)))
+            self._clocks[ident] = now
+        return advanced
+
+
+def _place(frame: FrameType | None) -> tuple[str, str]:
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(PACKAGE):
+            return code.co_filename[len(PACKAGE) + 1 :], code.co_qualname
+        if code.co_filename.startswith(BENCHMARKS):
+            return "(the benchmark's steps and callers)", code.co_qualname
+        frame = frame.f_back
+    return "(asyncio between callbacks)", ""
+
+
+async def profile(path: Path, *, seconds: float) -> list[str]:
+    """The lines to print. The sampled run is a few percent slower than one without."""
+    async with SemelSubject(path) as subject:
+        await closed_loop(CALLERS, seconds=seconds / 4, work=lambda _, n: subject.pay(n))
+        with Sampler() as sampler:
+            rate = await closed_loop(CALLERS, seconds=seconds, work=lambda _, n: subject.pay(1_000_000 + n))
+    return [*_breakdown(sampler, rate), *_closing(sampler, rate)]
+
+
+def _breakdown(sampler: Sampler, rate: Rate) -> list[str]:
+    modules: dict[str, Counter[str]] = {}
+    for (module, function), seconds in sampler.loop_seconds.items():
+        modules.setdefault(module, Counter())[function] += seconds / rate.done * 1e6
+    ranked = sorted(modules.items(), key=lambda item: -item[1].total())
+    lines = [f"    CPU of one W1 execution on semel: {rate.cpu_us:.0f} us at {rate.per_second:,.0f} executions/s"]
+    for module, functions in ranked[:SHOWN_MODULES]:
+        most = ", ".join(f"{name} {number(us)}" for name, us in functions.most_common(SHOWN_FUNCTIONS) if name)
+        lines.append(f"    {functions.total():7.1f} us  {module:<36} {most}")
+    rest = sum(functions.total() for _, functions in ranked[SHOWN_MODULES:])
+    lines.append(f"    {rest:7.1f} us  (other modules)")
+    for thread, seconds in sampler.thread_seconds.most_common():
+        lines.append(f"    {seconds / rate.done * 1e6:7.1f} us  thread {thread}")
+    return lines
+
+
+def _closing(sampler: Sampler, rate: Rate) -> list[str]:
+    """What W1 would be if one module cost nothing, for those that matter most."""
+    loop_us = sampler.loop_seconds.total() / rate.done * 1e6
+    wall_us = rate.seconds / rate.done * 1e6
+    modules: Counter[str] = Counter()
+    for (module, _), seconds in sampler.loop_seconds.items():
+        modules[module] += seconds / rate.done * 1e6  # type: ignore[assignment]
+    lines = [f"    The loop's thread works {loop_us:.0f} of {wall_us:.0f} us of wall time per execution."]
+    if loop_us < wall_us * 0.75:
+        lines.append("    It waits for commits the rest of the time: fewer commits, or cheaper ones, close that.")
+    lines.append("    What would close the rest (W1 if the module cost nothing):")
+    for module, us in modules.most_common(6):
+        if not module.startswith("("):
+            lines.append(f"        without {module:<30} {1e6 / (wall_us - us):8,.0f} executions/s")
+    return lines
+
+
+def run(path: Path, *, seconds: float) -> list[str]:
+    return asyncio.run(profile(path, seconds=seconds))

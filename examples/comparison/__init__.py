@@ -1,0 +1,1 @@
+"""The same use case in two programming models, measured side by side."""

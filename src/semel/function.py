@@ -1,0 +1,308 @@
+"""@durable_function and @step: what is known of user code, and the registry it is found in.
+
+A decorated function stays an ordinary callable: the decorators only attach what the engine
+needs to know, and register the name under which the journal refers to the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeVar, overload
+
+from msgspec import Struct
+
+from semel.errors import UnknownHandlerError, ValidationError
+from semel.kernel.entry import Effect
+from semel.kernel.ids import check_name
+from semel.kernel.values import register_annotations
+from semel.retry import DEFAULT, NEVER, Retry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HASH_VERSION: Final = "a1"
+AT_LEAST_ONCE: Final = "at_least_once"
+PER_RETRY: Final = "at_most_once_per_retry"
+Semantics = Literal["at_least_once", "at_most_once_per_retry"]
+EffectName = Literal["repeatable", "keyed", "at_most_once"]
+
+
+class _EffectKey(str):
+    """The default of a parameter that the engine fills with the step's stable effect key."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "semel.EFFECT_KEY"
+
+
+EFFECT_KEY: Final[str] = _EffectKey("effect-key-of-a-call-outside-an-engine")
+
+
+class StepOptions(Struct, frozen=True):
+    """How a step behaves. `effect_parameter` is the one whose default is EFFECT_KEY, if any."""
+
+    name: str
+    retry: Retry
+    effect: Effect
+    semantics: str
+    effect_parameter: str | None
+    is_async: bool
+
+    @property
+    def starts_durably(self) -> bool:
+        """Whether the start must be on disk before the body runs."""
+        return self.effect is Effect.AT_MOST_ONCE or self.semantics == PER_RETRY
+
+
+class FunctionSpec:
+    """A durable function as the registry knows it. `version` is its name's code, hashed once."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
+        code = inspect.unwrap(function).__code__
+        self.source = f"{code.co_filename}:{code.co_firstlineno}"
+        self._version: str | None = None
+
+    @property
+    def version(self) -> str:
+        if self._version is None:
+            self._version = f"{self.name}@{code_hash(self.function)}"
+        return self._version
+
+
+class Registry:
+    """Functions and actor types by the name that the journal uses."""
+
+    def __init__(self) -> None:
+        self.functions: dict[str, FunctionSpec] = {}
+        self.actors: dict[str, type] = {}
+
+    def add_function(self, spec: FunctionSpec) -> None:
+        """Register, or raise ValidationError if another function has the name."""
+        known = self.functions.get(spec.name)
+        if known is not None and known.source != spec.source and not _is_same_place(known.function, spec.function):
+            raise ValidationError(
+                f"durable function {spec.name!r}: {known.source} and {spec.source} both have that name; "
+                f'expected one function a name; give one of them @durable_function(name="…")'
+            )
+        self.functions[spec.name] = spec
+
+    def add_actor(self, name: str, actor: type) -> None:
+        """Register, or raise ValidationError if another class has the name."""
+        known = self.actors.get(name)
+        if known is not None and not _is_same_place(known, actor):
+            raise ValidationError(
+                f"actor type {name!r}: {known.__module__} and {actor.__module__} both have that name; "
+                f"expected one class a name; give one of them another actor_type"
+            )
+        self.actors[name] = actor
+
+    def function(self, name: str) -> FunctionSpec:
+        """Look a function up. Raises UnknownHandlerError, naming what is registered."""
+        try:
+            return self.functions[name]
+        except KeyError:
+            raise UnknownHandlerError(_unknown("durable function", name, self.functions)) from None
+
+    def actor(self, name: str) -> type:
+        """Look an actor type up. Raises UnknownHandlerError, naming what is registered."""
+        try:
+            return self.actors[name]
+        except KeyError:
+            raise UnknownHandlerError(_unknown("actor type", name, self.actors)) from None
+
+
+def _is_same_place(known: Any, new: Any) -> bool:
+    return (known.__module__, known.__qualname__) == (new.__module__, new.__qualname__)
+
+
+def _unknown(subject: str, name: str, registered: dict[str, Any]) -> str:
+    names = ", ".join(sorted(registered)[:10]) or "nothing"
+    return f"{subject} {name!r}: it is not registered, expected one of: {names}; import the module that defines it"
+
+
+REGISTRY: Final = Registry()  # decorators run at import, before any engine: the one registry they can reach
+
+
+def public_name(thing: Callable[..., Any] | type) -> str:
+    """The name code is registered under unless it is given one: its qualified name, locals left out."""
+    return thing.__qualname__.replace("<locals>.", "")
+
+
+@overload
+def durable_function(function: F, /) -> F: ...
+@overload
+def durable_function(*, name: str | None = None) -> Callable[[F], F]: ...
+def durable_function(function: Any = None, /, *, name: str | None = None) -> Any:
+    """Make `function(ctx, *arguments)` durable, under its qualified name or `name`.
+
+    `async def` runs on the body loop, `def` in a thread. Raises ValidationError if the name is
+    taken by other code. The function itself is returned unchanged.
+    """
+
+    def register(target: F) -> F:
+        spec = FunctionSpec(check_name("durable function", name or public_name(target)), target)
+        REGISTRY.add_function(spec)
+        register_annotations(target)
+        target.__semel_function__ = spec  # type: ignore[attr-defined]
+        return target
+
+    return register if function is None else register(function)
+
+
+def function_spec(function: Callable[..., Any] | str) -> FunctionSpec:
+    """What is known of a durable function, by object or registered name. Raises UnknownHandlerError."""
+    if isinstance(function, str):
+        return REGISTRY.function(function)
+    spec = getattr(function, "__semel_function__", None)
+    if not isinstance(spec, FunctionSpec):
+        raise UnknownHandlerError(
+            f"function {getattr(function, '__qualname__', function)!r}: it is not durable, "
+            f"expected one decorated with @durable_function"
+        )
+    return spec
+
+
+@overload
+def step(function: F, /) -> F: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    effect: EffectName = "repeatable",
+    semantics: Semantics = "at_least_once",
+) -> Callable[[F], F]: ...
+def step(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    effect: str = "repeatable",
+    semantics: str = "at_least_once",
+    **refused: Any,
+) -> Any:
+    """Say how a function behaves as a step: its retry policy, effect kind and semantics.
+
+    `effect`: "repeatable" (may run again after a crash), "keyed" (its provider deduplicates by
+    `effect_key`), "at_most_once" (its start is durable first, and it is never begun again).
+    `semantics`: "at_least_once", or AWS's "at_most_once_per_retry". Without `retry`, a step has
+    AWS's default policy, an at-most-once one none. Raises ValidationError for anything else.
+    """
+    if refused:
+        check_effect(effect, semantics, **refused)
+
+    def attach(target: F) -> F:
+        options = step_options(target, name=name, retry=retry, effect=effect, semantics=semantics)
+        register_annotations(target)
+        target.__semel_step__ = options  # type: ignore[attr-defined]
+        return target
+
+    return attach if function is None else attach(function)
+
+
+def step_options(
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    effect: str | None = None,
+    semantics: str | None = None,
+) -> StepOptions:
+    """The options of a step call: those given here, else those of its decorator, else the defaults."""
+    declared = getattr(function, "__semel_step__", None)
+    if isinstance(declared, StepOptions):
+        if name is None and retry is None and effect is None and semantics is None:
+            return declared
+        name = declared.name if name is None else name
+        retry = declared.retry if retry is None else retry
+        effect = declared.effect if effect is None else effect
+        semantics = declared.semantics if semantics is None else semantics
+    kind = check_effect(effect or "repeatable", semantics or AT_LEAST_ONCE)
+    if retry is None:
+        retry = NEVER if kind is Effect.AT_MOST_ONCE else DEFAULT
+    elif kind is Effect.AT_MOST_ONCE and retry.attempts != 1:
+        raise ValidationError(
+            f"step {step_name(function)!r}: found effect='at_most_once' with {retry.attempts} attempts, "
+            f"expected no retry; leave retry out, or use semantics='at_most_once_per_retry'"
+        )
+    return StepOptions(
+        step_name(function) if name is None else name,
+        retry,
+        kind,
+        semantics or AT_LEAST_ONCE,
+        _effect_parameter(function),
+        is_async=inspect.iscoroutinefunction(function),
+    )
+
+
+def check_effect(effect: str, semantics: str, **refused: Any) -> Effect:
+    """Return the effect kind, or raise ValidationError for what this version does not offer."""
+    for option in refused:
+        raise ValidationError(
+            f"step option {option!r}: it is not one of name, retry, effect, semantics; "
+            f"use effect='keyed' where the provider deduplicates, else effect='at_most_once'"
+        )
+    if semantics not in (AT_LEAST_ONCE, PER_RETRY):
+        raise ValidationError(f"step semantics: found {semantics!r}, expected {AT_LEAST_ONCE!r} or {PER_RETRY!r}")
+    try:
+        return Effect(effect)
+    except ValueError:
+        offered = ", ".join(repr(kind.value) for kind in Effect)
+        raise ValidationError(
+            f"step effect: found {effect!r}, expected one of {offered}; "
+            f"'probe' and 'transactional' are refused rather than treated as something weaker"
+        ) from None
+
+
+def step_name(function: Callable[..., Any]) -> str:
+    """What a step is called unless it is given a name."""
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else type(function).__name__
+
+
+def _effect_parameter(function: Callable[..., Any]) -> str | None:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    return next((parameter.name for parameter in parameters if parameter.default is EFFECT_KEY), None)
+
+
+def code_hash(function: Callable[..., Any]) -> str:
+    """Digest of the function's normalised source: docstrings, comments, annotations and layout do not count."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        text = ast.dump(_Normal().visit(tree))
+    except (OSError, TypeError, SyntaxError):
+        code = inspect.unwrap(function).__code__
+        text = f"{code.co_code.hex()} {code.co_names!r} {code.co_varnames!r}"
+    return f"{HASH_VERSION}:{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
+
+
+class _Normal(ast.NodeTransformer):
+    """Drops what does not change behaviour."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return self._function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        return self._function(node)
+
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        node.returns = None
+        node.decorator_list = []
+        for argument in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]:
+            argument.annotation = None
+        first = node.body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = node.body[1:] or [ast.Pass()]
+        self.generic_visit(node)
+        return node

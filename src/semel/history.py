@@ -1,0 +1,147 @@
+"""The AWS rendering of a stream: a list of events, computed from the records and never stored.
+
+`event_id` counts rendered events; it is not `seq`. A step that was never started on its own is
+shown with a start before its end, as AWS shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from semel.kernel import values
+from semel.kernel.entry import (
+    Controlled,
+    Entry,
+    InvocationEnded,
+    Kind,
+    Payload,
+    Record,
+    RetryScheduled,
+    Settled,
+    Started,
+    Status,
+    TurnEnded,
+)
+from semel.kernel.operation import Operation, fold
+
+_NOUNS = {
+    Kind.EXECUTION: "Execution",
+    Kind.CONTEXT: "Context",
+    Kind.STEP: "Step",
+    Kind.WAIT: "Wait",
+    Kind.CALLBACK: "Callback",
+    Kind.CHAINED_INVOKE: "ChainedInvoke",
+    Kind.MESSAGE: "Message",
+}
+_VERBS = {
+    Status.SUCCEEDED: "Succeeded",
+    Status.FAILED: "Failed",
+    Status.TIMED_OUT: "TimedOut",
+    Status.STOPPED: "Stopped",
+}
+
+
+class Event(Struct, frozen=True, omit_defaults=True):
+    """One line of a history. `type` is AWS's event type, MessageStarted … for actors."""
+
+    event_id: int
+    type: str
+    time_ms: int
+    id: str = ""
+    name: str = ""
+    parent_id: str = ""
+    attempt: int = 0
+    due_ms: int | None = None
+    source: str = ""
+    result: Any = None
+    error_type: str = ""
+    error_message: str = ""
+
+
+def render(records: Iterable[Record]) -> list[Event]:
+    """The events of a stream in order."""
+    events: list[Event] = []
+    operations: dict[str, Operation] = {}
+    for record in records:
+        entry = record.entry
+        at_ms = record.time_ms + entry.offset_ms
+        before = operations.get(getattr(entry, "operation", ""))
+        fold(operations, [(entry, at_ms)])
+        for type_name, fields in _events(entry, before, operations):
+            events.append(Event(len(events) + 1, type_name, at_ms, **fields))
+    return events
+
+
+def _events(
+    entry: Entry, before: Operation | None, operations: dict[str, Operation]
+) -> list[tuple[str, dict[str, Any]]]:
+    match entry:
+        case Started():
+            if before is not None and before.status is not Status.READY:
+                return []
+            return [(f"{_NOUNS[entry.kind]}Started", _started(entry))]
+        case Settled():
+            return _ended(entry, before)
+        case RetryScheduled() if before is not None:
+            fields = _identity(before) | {"attempt": before.attempt + 1, "due_ms": entry.due_ms} | _error(entry.error)
+            return [*_silent_start(before), ("StepFailed", fields)]
+        case TurnEnded():
+            return [("TurnEnded", {"id": entry.operation, "result": _value(entry.state)})]
+        case InvocationEnded():
+            return [("InvocationCompleted", {"attempt": entry.invocation} | _error(entry.error))]
+        case Controlled():
+            verb = {"pause": "Paused", "resume": "Resumed", "park": "Parked"}[entry.action.value]
+            return [(f"Execution{verb}", {"error_message": entry.reason} if entry.reason else {})]
+        case _:
+            return []
+
+
+def _started(entry: Started) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "id": entry.operation,
+        "name": entry.name,
+        "parent_id": entry.parent,
+        "source": entry.source,
+        "due_ms": entry.due_ms,
+    }
+    if entry.payload is not None:
+        fields["result"] = _value(entry.payload)
+    return fields
+
+
+def _ended(entry: Settled, before: Operation | None) -> list[tuple[str, dict[str, Any]]]:
+    if before is None:
+        return []
+    noun = _NOUNS[before.kind]
+    fields = _identity(before) | {"result": _value(entry.result)}
+    if entry.status is Status.CANCELLED:
+        verb = "Cancelled" if before.kind is Kind.WAIT else "Failed"
+        fields |= {} if before.kind is Kind.WAIT else {"error_type": "Cancelled"}
+    else:
+        verb = _VERBS[entry.status]
+        fields |= _error(entry.error)
+    if before.kind is Kind.STEP:
+        fields["attempt"] = before.attempt + 1
+    return [*_silent_start(before), (f"{noun}{verb}", fields)]
+
+
+def _silent_start(before: Operation) -> list[tuple[str, dict[str, Any]]]:
+    """The start of a later attempt, which is not an entry of its own."""
+    if before.kind is Kind.STEP and before.status is Status.READY:
+        return [("StepStarted", _identity(before))]
+    return []
+
+
+def _identity(operation: Operation) -> dict[str, Any]:
+    return {"id": operation.id, "name": operation.name, "parent_id": operation.parent}
+
+
+def _error(error: values.ErrorData | None) -> dict[str, Any]:
+    return {} if error is None else {"error_type": error.type, "error_message": error.message}
+
+
+def _value(payload: Payload | None) -> Any:
+    return None if payload is None else values.decode(payload.data)

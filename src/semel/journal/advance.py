@@ -1,0 +1,209 @@
+"""What a holder writes: its body's updates, and with them the end, the release or the turn.
+
+One append carries everything that happened since the last one, so that a delivery and what
+the body did with it are durable together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from semel.errors import ConflictError, LeaseLost
+from semel.kernel.entry import (
+    SETTLED,
+    Control,
+    Controlled,
+    Entry,
+    InvocationEnded,
+    Kind,
+    Payload,
+    Record,
+    Settled,
+    TurnEnded,
+)
+from semel.kernel.operation import Operation, Update, decide, evolve, next_wake
+from semel.store import codec
+from semel.store.base import FUNCTION, PARKED, RUNNING, Key, KeyId, Lease, Stream, Transaction
+
+class Then(Enum):
+    """What the holder does with the stream after the append."""
+
+    KEEP = "keep"
+    RELEASE = "release"
+    FINISH = "finish"
+
+
+class EndTurn(Struct, frozen=True):
+    """A turn's end as an update: recorded as TurnEnded, with the state at snapshot points."""
+
+    operation: str
+    at_ms: int
+    state: Payload | None = None
+    version: str = ""
+
+
+class Advance(Struct, frozen=True):
+    """One append of a holder.
+
+    `seen` is the last seq the holder has looked at, `operations` its fold up to there; both hold
+    only while nothing arrived for a running body, which `signal` proves.
+    """
+
+    lease: Lease
+    seen: int
+    signal: int
+    operations: Mapping[str, Operation]
+    updates: Sequence[Update | EndTurn]
+    now_ms: int
+    then: Then = Then.KEEP
+    base: int = 0
+    turn: str = ""
+    retention_ms: int = 0
+
+
+class Advanced(Struct, frozen=True):
+    """What an append changed: the stream's row, the operations, and the records as others will read them."""
+
+    stream: Stream
+    changes: dict[str, Operation]
+    append: codec.Append | None
+    seq: int
+
+    def records(self) -> list[Record]:
+        return [] if self.append is None else list(codec.records(self.append, seq=self.seq))
+
+
+def advance(transaction: Transaction, request: Advance) -> Advanced:
+    """Record the updates. Raises LeaseLost, ConflictError (read again) or IllegalTransitionError."""
+    stream = held_stream(transaction, request.lease)
+    if stream.signal > request.signal:
+        raise ConflictError(
+            f"stream {stream.uid}: an arrival at seq {stream.signal} was not seen by this run, "
+            f"which has read to {request.signal}; it is replayed"
+        )
+    time_ms = max(request.now_ms, stream.time_ms)
+    entries: list[Entry] = []
+    changes: dict[str, Operation] = {}
+    for update in request.updates:
+        if isinstance(update, EndTurn):
+            entries.append(TurnEnded(update.operation, update.state, update.version, update.at_ms - time_ms))
+        elif update.kind is Kind.EXECUTION:
+            entries.append(InvocationEnded(stream.invocation, None, update.at_ms - time_ms))
+            _decide(request, changes, entries, update, time_ms)
+        else:
+            _decide(request, changes, entries, update, time_ms)
+    if request.then is Then.RELEASE and stream.type == FUNCTION:
+        entries.append(InvocationEnded(stream.invocation))
+    fields = _afterwards(request, stream, changes, time_ms)
+    if not entries:
+        after = msgspec.structs.replace(stream, **fields)
+        transaction.put(after, lease=request.lease)
+        return Advanced(after, changes, None, 0)
+    append = codec.Append(time_ms, tuple(entries), stream.epoch, stream.invocation)
+    seq = stream.head + 1
+    body = codec.encode(append, stream=stream.number, seq=seq)
+    fields["time_ms"] = time_ms
+    after = transaction.append(request.lease, stream, count=len(entries), body=body, **fields)
+    _settle_keys(transaction, stream, changes, seq=seq, expiry_ms=time_ms + request.retention_ms)
+    return Advanced(after, changes, append, seq)
+
+
+def held_stream(transaction: Transaction, lease: Lease) -> Stream:
+    """The row of a held stream. Raises LeaseLost if it is gone."""
+    stream = transaction.stream(lease.stream)
+    if stream is None:
+        raise LeaseLost(f"stream {lease.stream}: it was deleted; this run ends")
+    return stream
+
+
+def _decide(
+    request: Advance, changes: dict[str, Operation], entries: list[Entry], update: Update, time_ms: int
+) -> None:
+    operation = changes.get(update.id)
+    if operation is None:
+        operation = request.operations.get(update.id)
+    for entry in decide(operation, update, time_ms):
+        entries.append(entry)
+        operation = evolve(operation, entry, update.at_ms)
+    if operation is not None:
+        changes[update.id] = operation
+
+
+def _afterwards(
+    request: Advance, stream: Stream, changes: Mapping[str, Operation], time_ms: int
+) -> dict[str, Any]:
+    """The fields of the stream's row that `then` changes."""
+    fields: dict[str, Any] = {}
+    if request.base:
+        fields["base"] = request.base
+    match request.then:
+        case Then.FINISH:
+            scope = next(operation for operation in changes.values() if operation.kind is Kind.EXECUTION)
+            fields.update(holder=None, wake_ms=None, status=scope.status.value, ended_ms=time_ms)
+        case Then.RELEASE:
+            wake_ms = next_wake({**request.operations, **changes})
+            if stream.head > request.seen:
+                # Whatever arrived after `seen` was not looked at by this holder. Sleeping on it
+                # would lose it: no one else will be told. (J6)
+                wake_ms = request.now_ms
+            fields.update(holder=None, wake_ms=wake_ms, turn=request.turn)
+        case Then.KEEP:
+            pass
+    return fields
+
+
+def _settle_keys(
+    transaction: Transaction, stream: Stream, changes: Mapping[str, Operation], *, seq: int, expiry_ms: int
+) -> None:
+    """Point the key of each message that settled at its outcome; its expiry starts now."""
+    for operation in changes.values():
+        header = operation.message
+        if operation.kind is not Kind.MESSAGE or header is None or not header.key or operation.status not in SETTLED:
+            continue
+        name = KeyId(stream.namespace, f"actor:{stream.name}/{stream.key}", header.key)
+        stored = transaction.key(name)
+        if stored is not None and stored.operation == operation.id:
+            transaction.put_key(
+                Key(name, stored.stream, stored.operation, stored.fingerprint, settled_seq=seq, expiry_ms=expiry_ms)
+            )
+
+
+def park(transaction: Transaction, lease: Lease, *, reason: str, now_ms: int) -> Stream:
+    """Take the stream out of service until a person acts. The holder loses it with the same append."""
+    stream = held_stream(transaction, lease)
+    return _control(transaction, stream, Controlled(Control.PARK, reason), now_ms=now_ms, lease=lease, status=PARKED)
+
+
+def _control(
+    transaction: Transaction, stream: Stream, entry: Entry, *, now_ms: int, lease: Lease | None, **changes: Any
+) -> Stream:
+    """Write a control entry. It bumps the epoch, so that whoever holds the stream may write no more (R3)."""
+    time_ms = max(now_ms, stream.time_ms)
+    append = codec.Append(time_ms, (entry,), stream.epoch + 1, stream.invocation)
+    body = codec.encode(append, stream=stream.number, seq=stream.head + 1)
+    fields: dict[str, Any] = {"holder": None, "wake_ms": None, "epoch": stream.epoch + 1, "time_ms": time_ms}
+    return transaction.append(lease, stream, count=1, body=body, **(fields | changes))
+
+
+def unpark(transaction: Transaction, number: int, *, reason: str, now_ms: int) -> Stream | None:
+    """Put a parked stream back in service. Does nothing to one that is not parked."""
+    stream = transaction.stream(number)
+    if stream is None or stream.status != PARKED:
+        return stream
+    entry = Controlled(Control.RESUME, reason)
+    return _control(
+        transaction, stream, entry, now_ms=now_ms, lease=None, status=RUNNING, wake_ms=max(now_ms, stream.time_ms)
+    )
+
+
+def settled_in(append: codec.Append, operation: str) -> Settled | None:
+    """The outcome of an operation within an append, or None."""
+    for entry in append.entries:
+        if isinstance(entry, Settled) and entry.operation == operation:
+            return entry
+    return None

@@ -1,0 +1,113 @@
+"""What replaying code may ask of its journal; where a mismatch is noticed.
+
+A memo answers for one open scope. Code asks for operations in any order; completions are
+handed out in journal order, one at a time, because the order in which a body learned of
+them is part of what it computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from semel.errors import NonDeterminismError
+from semel.kernel.entry import SETTLED, Kind, Record, Settled, Status
+from semel.kernel.operation import Operation, fold
+
+
+class Completion(Struct, frozen=True):
+    """An outcome that was delivered to the body, and the time it was delivered at."""
+
+    operation: Operation
+    at_ms: int
+
+
+class Memo:
+    """The recorded operations of one scope, and how much of them this run has asked for."""
+
+    __slots__ = ("_asked", "_completions", "_position", "operations")
+
+    def __init__(self, operations: dict[str, Operation], completions: list[Completion]) -> None:
+        self.operations = operations
+        self._completions = completions
+        self._position = 0
+        self._asked: set[str] = set()
+
+    @classmethod
+    def of(cls, records: Iterable[Record], *, scope: str) -> Memo:
+        """Fold the records of a stream into the memo of `scope` ("" for a function's body)."""
+        everything: dict[str, Operation] = {}
+        settled: list[tuple[str, int]] = []
+        for record in records:
+            at_ms = record.time_ms + record.entry.offset_ms
+            fold(everything, [(record.entry, at_ms)])
+            if isinstance(record.entry, Settled) and not record.entry.requested:
+                settled.append((record.entry.operation, at_ms))
+        operations = {
+            operation.id: operation
+            for operation in everything.values()
+            if operation.kind not in (Kind.EXECUTION, Kind.MESSAGE) and _visible(everything, operation, scope)
+        }
+        completions = [Completion(operations[name], at_ms) for name, at_ms in settled if name in operations]
+        return cls(operations, completions)
+
+    def ask(self, operation_id: str, kind: Kind, name: str, *, source: str) -> Operation | None:
+        """Return what is recorded under the id, or None. Raises NonDeterminismError if it is something else."""
+        recorded = self.operations.get(operation_id)
+        if recorded is None:
+            return None
+        if recorded.kind is not kind or recorded.name != name:
+            raise NonDeterminismError(operation_id, _spell(recorded), _spell_request(kind, name, source))
+        self._asked.add(operation_id)
+        return recorded
+
+    def upcoming(self) -> Completion | None:
+        """The next completion to deliver, or None when the recorded ones are used up.
+
+        Raises NonDeterminismError if this run has not asked for it: by then the first run had.
+        """
+        if self._position >= len(self._completions):
+            return None
+        completion = self._completions[self._position]
+        operation = completion.operation
+        if operation.id not in self._asked:
+            raise NonDeterminismError(operation.id, _spell(operation), "nothing at that place")
+        return completion
+
+    def advance(self) -> None:
+        """The upcoming completion has been delivered."""
+        self._position += 1
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether every recorded completion has been delivered."""
+        return self._position >= len(self._completions)
+
+    def check_all_asked(self) -> None:
+        """Raise NonDeterminismError for the first recorded operation that this run never asked for."""
+        if len(self._asked) == len(self.operations):
+            return
+        for operation in self.operations.values():
+            if operation.id not in self._asked:
+                raise NonDeterminismError(operation.id, _spell(operation), "nothing, and ended")
+
+
+def _visible(everything: dict[str, Operation], operation: Operation, scope: str) -> bool:
+    """Whether a replay of the scope asks for the operation: not inside a context that answers for itself."""
+    parent = operation.parent
+    while parent != scope:
+        outer = everything.get(parent)
+        if outer is None or (outer.status in SETTLED and outer.status is not Status.CANCELLED):
+            return False
+        parent = outer.parent
+    return True
+
+
+def _spell(operation: Operation) -> str:
+    return _spell_request(operation.kind, operation.name, operation.source)
+
+
+def _spell_request(kind: Kind, name: str, source: str) -> str:
+    named = f"{kind} {name!r}" if name else str(kind)
+    return f"{named} at {source}" if source else named

@@ -1,0 +1,336 @@
+"""The operation state machine: which changes are legal, and what each one records.
+
+Everything that decides a status lives in this file. `decide` turns an update into entries or
+refuses it; `evolve` turns an entry into an operation and cannot refuse. Nothing here reads a
+clock: every update carries its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from semel.errors import IllegalTransitionError
+from semel.kernel.entry import (
+    SETTLED,
+    Effect,
+    Entry,
+    HeartbeatReceived,
+    Kind,
+    MessageHeader,
+    Payload,
+    RetryReady,
+    RetryScheduled,
+    Settled,
+    Started,
+    Status,
+)
+from semel.kernel.values import ErrorData
+
+
+class Action(StrEnum):
+    """What an update asks of an operation: AWS's actions, and those only the engine uses."""
+
+    START = "START"
+    SUCCEED = "SUCCEED"
+    FAIL = "FAIL"
+    RETRY = "RETRY"
+    READY = "READY"
+    CANCEL = "CANCEL"
+    TIME_OUT = "TIME_OUT"
+    STOP = "STOP"
+    HEARTBEAT = "HEARTBEAT"
+
+
+_BEGIN = {Status.ABSENT: Status.STARTED}
+
+
+def _close(target: Status, *sources: Status) -> dict[Status, Status]:
+    return dict.fromkeys(sources, target)
+
+
+_STEP_OPEN = (Status.STARTED, Status.READY, Status.ABSENT)
+_SCOPE_OPEN = (Status.STARTED, Status.ABSENT)
+
+TRANSITIONS: dict[tuple[Kind, Action], dict[Status, Status]] = {
+    (Kind.EXECUTION, Action.START): _BEGIN,
+    (Kind.EXECUTION, Action.SUCCEED): _close(Status.SUCCEEDED, Status.STARTED),
+    (Kind.EXECUTION, Action.FAIL): _close(Status.FAILED, Status.STARTED),
+    (Kind.EXECUTION, Action.TIME_OUT): _close(Status.TIMED_OUT, Status.STARTED),
+    (Kind.EXECUTION, Action.STOP): _close(Status.STOPPED, Status.STARTED),
+    (Kind.CONTEXT, Action.START): _BEGIN,
+    (Kind.CONTEXT, Action.SUCCEED): _close(Status.SUCCEEDED, *_SCOPE_OPEN),
+    (Kind.CONTEXT, Action.FAIL): _close(Status.FAILED, *_SCOPE_OPEN),
+    (Kind.CONTEXT, Action.CANCEL): _close(Status.CANCELLED, *_SCOPE_OPEN),
+    (Kind.STEP, Action.START): {Status.ABSENT: Status.STARTED, Status.READY: Status.STARTED},
+    (Kind.STEP, Action.SUCCEED): _close(Status.SUCCEEDED, *_STEP_OPEN),
+    (Kind.STEP, Action.FAIL): _close(Status.FAILED, *_STEP_OPEN),
+    (Kind.STEP, Action.RETRY): _close(Status.PENDING, *_STEP_OPEN),
+    (Kind.STEP, Action.READY): {Status.PENDING: Status.READY},
+    (Kind.STEP, Action.CANCEL): _close(Status.CANCELLED, *_STEP_OPEN, Status.PENDING),
+    (Kind.WAIT, Action.START): _BEGIN,
+    (Kind.WAIT, Action.SUCCEED): _close(Status.SUCCEEDED, Status.STARTED),
+    (Kind.WAIT, Action.CANCEL): _close(Status.CANCELLED, *_SCOPE_OPEN),
+    (Kind.CALLBACK, Action.START): _BEGIN,
+    (Kind.CALLBACK, Action.SUCCEED): _close(Status.SUCCEEDED, Status.STARTED),
+    (Kind.CALLBACK, Action.FAIL): _close(Status.FAILED, Status.STARTED),
+    (Kind.CALLBACK, Action.TIME_OUT): _close(Status.TIMED_OUT, Status.STARTED),
+    (Kind.CALLBACK, Action.CANCEL): _close(Status.CANCELLED, *_SCOPE_OPEN),
+    (Kind.CALLBACK, Action.HEARTBEAT): {Status.STARTED: Status.STARTED},
+    (Kind.CHAINED_INVOKE, Action.START): _BEGIN,
+    (Kind.CHAINED_INVOKE, Action.SUCCEED): _close(Status.SUCCEEDED, Status.STARTED),
+    (Kind.CHAINED_INVOKE, Action.FAIL): _close(Status.FAILED, Status.STARTED),
+    (Kind.CHAINED_INVOKE, Action.TIME_OUT): _close(Status.TIMED_OUT, Status.STARTED),
+    (Kind.CHAINED_INVOKE, Action.STOP): _close(Status.STOPPED, Status.STARTED),
+    (Kind.CHAINED_INVOKE, Action.CANCEL): _close(Status.CANCELLED, *_SCOPE_OPEN),
+    (Kind.MESSAGE, Action.START): _BEGIN,
+    (Kind.MESSAGE, Action.SUCCEED): _close(Status.SUCCEEDED, Status.STARTED),
+    (Kind.MESSAGE, Action.FAIL): _close(Status.FAILED, Status.STARTED),
+    (Kind.MESSAGE, Action.CANCEL): _close(Status.CANCELLED, Status.STARTED),
+    (Kind.MESSAGE, Action.TIME_OUT): _close(Status.TIMED_OUT, Status.STARTED),
+}
+
+
+class Update(Struct, frozen=True):
+    """A request to change an operation at `at_ms`. `payload` is the input of a START, else the result."""
+
+    id: str
+    kind: Kind
+    action: Action
+    at_ms: int
+    name: str = ""
+    parent: str = ""
+    path: str = ""
+    subtype: str = ""
+    source: str = ""
+    arguments: bytes = b""
+    version: str = ""
+    effect: Effect = Effect.REPEATABLE
+    semantics: str = ""
+    effect_key: str = ""
+    due_ms: int | None = None
+    payload: Payload | None = None
+    error: ErrorData | None = None
+    message: MessageHeader | None = None
+    fingerprint: bytes = b""
+    origin: str = ""
+    requested: bool = False
+
+
+class Operation(Struct, frozen=True):
+    """The fold of the entries that share an id."""
+
+    id: str
+    kind: Kind
+    status: Status
+    name: str = ""
+    parent: str = ""
+    source: str = ""
+    arguments: bytes = b""
+    version: str = ""
+    effect: Effect = Effect.REPEATABLE
+    semantics: str = ""
+    effect_key: str = ""
+    message: MessageHeader | None = None
+    fingerprint: bytes = b""
+    attempt: int = 0
+    due_ms: int | None = None
+    payload: Payload | None = None
+    result: Payload | None = None
+    error: ErrorData | None = None
+    requested: bool = False
+    started_ms: int = 0
+    ended_ms: int | None = None
+
+
+def decide(operation: Operation | None, update: Update, time_ms: int) -> tuple[Entry, ...]:
+    """Return what the update records in a record of `time_ms`, or raise IllegalTransitionError.
+
+    A close of an operation that has no start records both, in order (J2).
+    """
+    status = Status.ABSENT if operation is None else operation.status
+    try:
+        target = TRANSITIONS[update.kind, update.action][status]
+    except KeyError:
+        raise IllegalTransitionError(update.id, update.kind, update.action, status) from None
+    if operation is not None and operation.kind is not update.kind:
+        raise IllegalTransitionError(update.id, update.kind, update.action, f"a {operation.kind}")
+    if update.action is Action.START:
+        return (_started(update, time_ms),)
+    change = _change(update, target, update.at_ms - time_ms)
+    return (change,) if operation is not None else (_started(update, time_ms), change)
+
+
+def _started(update: Update, time_ms: int) -> Started:
+    opening = update.action is Action.START
+    return Started(
+        update.id,
+        update.kind,
+        parent=update.parent,
+        name=update.name,
+        subtype=update.subtype,
+        path=update.path,
+        source=update.source,
+        arguments=update.arguments,
+        version=update.version,
+        effect=update.effect,
+        semantics=update.semantics,
+        effect_key=update.effect_key,
+        due_ms=update.due_ms if opening else None,
+        payload=update.payload if opening else None,
+        message=update.message,
+        fingerprint=update.fingerprint,
+        origin=update.origin,
+        offset_ms=update.at_ms - time_ms,
+    )
+
+
+def _change(update: Update, target: Status, offset_ms: int) -> Entry:
+    match update.action:
+        case Action.RETRY:
+            due_ms = update.at_ms if update.due_ms is None else update.due_ms
+            return RetryScheduled(update.id, due_ms, update.error, update.payload, offset_ms)
+        case Action.READY:
+            return RetryReady(update.id, offset_ms)
+        case Action.HEARTBEAT:
+            return HeartbeatReceived(update.id, offset_ms)
+        case _:
+            return Settled(
+                update.id,
+                target,
+                update.payload,
+                update.error,
+                requested=update.requested,
+                offset_ms=offset_ms,
+            )
+
+
+def evolve(operation: Operation | None, entry: Entry, at_ms: int) -> Operation | None:
+    """Return the operation after an entry of its own, recorded at `at_ms`. Cannot refuse."""
+    match entry:
+        case Settled():
+            if operation is None:
+                return None
+            done = operation.attempt + 1 if operation.kind is Kind.STEP else operation.attempt
+            return msgspec.structs.replace(
+                operation,
+                status=entry.status,
+                attempt=done,
+                due_ms=None,
+                result=entry.result,
+                error=entry.error,
+                requested=entry.requested,
+                ended_ms=at_ms,
+            )
+        case Started():
+            return _begun(operation, entry, at_ms)
+        case RetryScheduled():
+            if operation is None:
+                return None
+            return msgspec.structs.replace(
+                operation,
+                status=Status.PENDING,
+                attempt=operation.attempt + 1,
+                due_ms=entry.due_ms,
+                error=entry.error,
+                result=entry.payload,
+            )
+        case RetryReady():
+            if operation is None:
+                return None
+            return msgspec.structs.replace(operation, status=Status.READY, due_ms=None)
+        case _:
+            return operation
+
+
+def _begun(operation: Operation | None, entry: Started, at_ms: int) -> Operation:
+    if operation is not None:
+        return msgspec.structs.replace(operation, status=Status.STARTED, due_ms=None)
+    return Operation(
+        entry.operation,
+        entry.kind,
+        Status.STARTED,
+        name=entry.name,
+        parent=entry.parent,
+        source=entry.source,
+        arguments=entry.arguments,
+        version=entry.version,
+        effect=entry.effect,
+        semantics=entry.semantics,
+        effect_key=entry.effect_key,
+        message=entry.message,
+        fingerprint=entry.fingerprint,
+        due_ms=entry.due_ms,
+        payload=entry.payload,
+        started_ms=at_ms,
+    )
+
+
+def is_frozen(operations: Mapping[str, Operation], operation: Operation) -> bool:
+    """Tell whether a scope that contains the operation has settled (J7)."""
+    parent = operation.parent
+    while parent:
+        scope = operations.get(parent)
+        if scope is None:
+            return False
+        if scope.status in SETTLED:
+            return True
+        parent = scope.parent
+    return False
+
+
+_DUE: dict[tuple[Kind, Status], Action] = {
+    (Kind.WAIT, Status.STARTED): Action.SUCCEED,
+    (Kind.STEP, Status.PENDING): Action.READY,
+    (Kind.CALLBACK, Status.STARTED): Action.TIME_OUT,
+    (Kind.CHAINED_INVOKE, Status.STARTED): Action.TIME_OUT,
+    (Kind.EXECUTION, Status.STARTED): Action.TIME_OUT,
+    (Kind.MESSAGE, Status.STARTED): Action.TIME_OUT,
+}
+
+
+def due_action(operation: Operation) -> Action | None:
+    """What its own time does to an open operation, or None if it has no time set."""
+    return None if operation.due_ms is None else _DUE.get((operation.kind, operation.status))
+
+
+def due(operations: Mapping[str, Operation], now_ms: int) -> list[Update]:
+    """The updates that time alone asks for, earliest first."""
+    ripe = [
+        (operation.due_ms, operation, action)
+        for operation in operations.values()
+        if operation.due_ms is not None
+        and operation.due_ms <= now_ms
+        and (action := due_action(operation)) is not None
+        and not is_frozen(operations, operation)
+    ]
+    ripe.sort(key=lambda item: item[0])
+    return [Update(operation.id, operation.kind, action, now_ms) for _, operation, action in ripe]
+
+
+def next_wake(operations: Mapping[str, Operation]) -> int | None:
+    """When time next asks for something, or None (J11)."""
+    return min(
+        (
+            operation.due_ms
+            for operation in operations.values()
+            if operation.due_ms is not None
+            and due_action(operation) is not None
+            and not is_frozen(operations, operation)
+        ),
+        default=None,
+    )
+
+
+def fold(operations: dict[str, Operation], entries: Iterable[tuple[Entry, int]]) -> None:
+    """Bring `operations` up to date with entries and the times they were recorded at."""
+    for entry, at_ms in entries:
+        operation_id = getattr(entry, "operation", None)
+        if operation_id is None:
+            continue
+        after = evolve(operations.get(operation_id), entry, at_ms)
+        if after is not None:
+            operations[operation_id] = after

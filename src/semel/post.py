@@ -1,0 +1,234 @@
+"""Starting executions and sending messages: a request becomes a journal call, its answer a wait."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from semel.actor import ActorSpec
+from semel.errors import LimitExceededError, SemelError
+from semel.executions import parked_error
+from semel.function import FunctionSpec
+from semel.journal import executions as journal
+from semel.journal import messages
+from semel.journal.advance import settled_in
+from semel.kernel import ids, values
+from semel.kernel.entry import MessageHeader, Payload, Settled
+from semel.runtime.services import Services
+from semel.runtime.waiters import Waiters
+from semel.runtime.worker import Worker
+from semel.store import codec
+from semel.store.base import ACTOR, PARKED, Address, Needs, Stream
+
+
+class Starter:
+    """Starts executions, or finds them under their key."""
+
+    def __init__(self, services: Services, workers: list[Worker], waiters: Waiters, *, namespace: str) -> None:
+        self._services = services
+        self._workers = workers
+        self._waiters = waiters
+        self._namespace = namespace
+
+    async def start(
+        self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None
+    ) -> tuple[Stream, Settled | None]:
+        """Return the execution and its outcome, if it has one. On disk when this returns."""
+        services = self._services
+        now_ms = services.clock.now_ms()
+        uid = new_uid(services, now_ms)
+        worker = self._least_busy()
+        request = journal.StartRequest(
+            self._namespace,
+            spec.name,
+            uid if key is None else ids.check_key(key),
+            uid,
+            payload_of(services, f"arguments of {spec.name!r}", arguments),
+            values.fingerprint(arguments),
+            spec.version,
+            now_ms,
+            services.limits.retention_ms,
+            worker.id if worker.has_room else None,
+        )
+        future: asyncio.Future[journal.StartAnswer] = services.loop.create_future()
+
+        def done(answer: journal.StartAnswer, error: BaseException | None) -> None:
+            if error is None and answer.is_new:
+                if answer.stream.holder == worker.id and answer.append is not None:
+                    worker.adopt(answer.stream, list(codec.records(answer.append, seq=1)))
+                else:
+                    worker.expect(answer.stream.wake_ms)
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(answer)
+
+        services.committer.submit(
+            lambda transaction: journal.start(transaction, request), done, needs=Needs(keys=(request.key_id,))
+        )
+        answer = await future
+        return answer.stream, answer.outcome
+
+    async def wait(self, stream: Stream) -> Settled:
+        """Wait for the outcome of an execution. Raises ParkedError if it is out of service."""
+        if stream.status == PARKED:
+            raise parked_error(self._services.reader, stream)
+        return await self._waiters.wait(stream.number, stream.uid)
+
+    def _least_busy(self) -> Worker:
+        if len(self._workers) == 1:
+            return self._workers[0]
+        return min(self._workers, key=lambda worker: len(worker.running))
+
+
+class Post:
+    """Sends messages (`semel.actor_ref.Post`)."""
+
+    def __init__(self, services: Services, workers: list[Worker], waiters: Waiters) -> None:
+        self._services = services
+        self._workers = workers
+        self._waiters = waiters
+
+    async def ask(
+        self, address: Address, spec: ActorSpec, kind: str, method: str, arguments: tuple[Any, ...], key: str | None
+    ) -> Settled:
+        """Send, and wait for the reply, which is durable by then."""
+        answer = await self._send(address, spec, MessageHeader(kind, method, key=checked(key)), arguments)
+        if answer.outcome is not None:
+            return answer.outcome
+        if answer.stream.status == PARKED:
+            raise parked_error(self._services.reader, answer.stream)
+        return await self._waiters.wait(answer.stream.number, answer.message)
+
+    async def tell(
+        self, address: Address, spec: ActorSpec, kind: str, method: str, arguments: tuple[Any, ...], key: str | None
+    ) -> None:
+        """Send; on disk when this returns."""
+        await self._send(address, spec, MessageHeader(kind, method, key=checked(key)), arguments)
+
+    async def _send(
+        self, address: Address, spec: ActorSpec, header: MessageHeader, arguments: tuple[Any, ...]
+    ) -> messages.SendAnswer:
+        services = self._services
+        now_ms = services.clock.now_ms()
+        worker = self._worker_of(address)
+        request = messages.SendRequest(
+            address,
+            new_uid(services, now_ms),
+            header,
+            payload_of(services, f"arguments of {spec.name}.{header.method}", arguments),
+            values.fingerprint((header.kind, header.method, arguments)) if header.key else b"",
+            spec.version,
+            now_ms,
+            worker.id if worker.has_room else None,
+        )
+        keys = (request.key_id,) if header.key else ()
+        future: asyncio.Future[messages.SendAnswer] = services.loop.create_future()
+
+        def done(answer: messages.SendAnswer, error: BaseException | None) -> None:
+            if error is None:
+                self._sent(answer, worker)
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(answer)
+
+        services.committer.submit(
+            lambda transaction: messages.send(transaction, request),
+            done,
+            needs=Needs(keys=keys, addresses=(address,)),
+        )
+        return await future
+
+    def _sent(self, answer: messages.SendAnswer, worker: Worker) -> None:
+        """The message is on disk: whoever has the actor in memory takes it in."""
+        if answer.append is None:
+            return
+        stream = answer.stream
+        if answer.is_claimed:
+            worker.adopt(stream)
+            return
+        holder = next((other for other in self._workers if other.id == stream.holder), None)
+        if holder is not None:
+            holder.observe(stream.number, answer.append, answer.seq)
+        else:
+            worker.expect(stream.wake_ms)
+
+    def _worker_of(self, address: Address) -> Worker:
+        """Always the same worker for an actor, so that it is found where it was."""
+        if len(self._workers) == 1:
+            return self._workers[0]
+        return self._workers[sum(address.key.encode()) % len(self._workers)]
+
+
+class OutcomeWatch:
+    """Looks in the store for outcomes that another engine may have committed. The floor under notification."""
+
+    def __init__(self, services: Services, waiters: Waiters) -> None:
+        self._services = services
+        self._waiters = waiters
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Look every `Limits.poll_ms`."""
+        delay = max(self._services.limits.poll_ms, 1) / 1000
+        self._timer = self._services.loop.call_later(delay, self._look)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        try:
+            for number in self._waiters.streams():
+                if number not in self._services.runners:
+                    self._look_at(number)
+        except SemelError as error:
+            self._waiters.fail_all(error)
+        self.open()
+
+    def _look_at(self, number: int) -> None:
+        reader = self._services.reader
+        stream = reader.stream(number)
+        if stream is None:
+            return
+        if stream.type == ACTOR:
+            self._look_for_replies(stream)
+        elif (settled := journal.outcome_in(reader, stream)) is not None:
+            self._waiters.settle(number, settled)
+        if stream.status == PARKED:
+            self._waiters.park(number, parked_error(reader, stream))
+
+    def _look_for_replies(self, stream: Stream) -> None:
+        wanted = self._waiters.operations(stream.number)
+        first = min(int(name[1:]) for name in wanted)
+        for row in self._services.reader.rows(stream.number, first=first):
+            append = codec.decode(row.body, stream=row.stream, seq=row.seq)
+            for name in wanted:
+                settled = settled_in(append, name)
+                if settled is not None:
+                    self._waiters.settle(stream.number, settled)
+
+
+def checked(key: str | None) -> str:
+    """An idempotency key, or "" for none. Raises ValidationError."""
+    return "" if key is None else ids.check_key(key)
+
+
+def new_uid(services: Services, now_ms: int) -> str:
+    """A name that no stream has had."""
+    return ids.stream_uid(now_ms, services.entropy.randbytes(ids.UID_ENTROPY_BYTES))
+
+
+def payload_of(services: Services, subject: str, arguments: tuple[Any, ...]) -> Payload:
+    """Arguments as bytes. Raises SerializationError, or LimitExceededError over `Limits.payload_bytes_max`."""
+    data = values.encode(arguments)
+    limit = services.limits.payload_bytes_max
+    if len(data) > limit:
+        raise LimitExceededError(f"{subject}: they take {len(data)} bytes, expected at most {limit}; send a reference")
+    return Payload(data)

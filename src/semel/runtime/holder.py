@@ -1,0 +1,128 @@
+"""The holder's side of one stream: what is to be recorded, and one append in flight at a time.
+
+Updates gather while an append is under way and go into the next one, so that appends of one
+stream follow each other and those of many share a commit. Memory is folded after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from semel.errors import ConflictError, LeaseLost, StoreError, StoreFullError
+from semel.journal import holding
+from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance, park
+from semel.kernel.operation import Operation, Update
+from semel.runtime.services import Services
+from semel.store.base import KeyId, Needs, Stream, Transaction
+
+
+class Holder:
+    """Writes to one claimed stream.
+
+    `on_durable(advanced, then)` is called after each append; `on_lost(error)` when there will be
+    no more of them: LeaseLost, ConflictError (replay), StoreFullError (retry later) or StoreError.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        stream: Stream,
+        *,
+        on_durable: Callable[[Advanced, Then], None],
+        on_lost: Callable[[BaseException], None],
+    ) -> None:
+        self.services = services
+        self.operations: dict[str, Operation] = {}
+        self.outbox: list[Update | EndTurn] = []
+        self.in_flight = False
+        self.keys: list[KeyId] = []
+        self._on_durable = on_durable
+        self._on_lost = on_lost
+        self.take(stream, seen=stream.head)
+
+    def take(self, stream: Stream, *, seen: int) -> None:
+        """Go on under a new claim, having looked at everything up to `seen`."""
+        self.stream = stream
+        self.lease = holding.lease_of(stream)
+        self.seen = seen
+        self.signal = stream.signal
+
+    def record(self, update: Update | EndTurn) -> None:
+        """Put an update into the next append."""
+        self.outbox.append(update)
+
+    def flush(self, then: Then = Then.KEEP, *, base: int = 0, turn: str = "") -> None:
+        """Append what is recorded, with what becomes of the stream after it. One append at a time."""
+        if self.in_flight:
+            raise AssertionError(f"stream {self.stream.uid}: an append is under way, expected none")
+        updates, self.outbox = self.outbox, []
+        keys, self.keys = self.keys, []
+        self.in_flight = True
+        request = Advance(
+            self.lease,
+            self.seen,
+            self.signal,
+            self.operations,
+            updates,
+            self.services.clock.now_ms(),
+            then,
+            base,
+            turn,
+            self.services.limits.retention_ms,
+        )
+        needs = Needs((self.lease.stream,), tuple(keys))
+        self.services.committer.submit(
+            lambda transaction: advance(transaction, request),
+            lambda advanced, error: self._done(advanced, error, then),
+            needs=needs,
+        )
+
+    def _done(self, advanced: Advanced, error: BaseException | None, then: Then) -> None:
+        self.in_flight = False
+        if error is not None:
+            self._on_lost(error)
+            return
+        self.operations.update(advanced.changes)
+        if advanced.append is None:
+            self.stream = advanced.stream
+        else:
+            if advanced.seq == self.seen + 1:
+                self.seen = advanced.stream.head
+            self.stream = advanced.stream
+        self._on_durable(advanced, then)
+
+    def park(self, reason: str, *, then: Callable[[], None]) -> None:
+        """Take the stream out of service; what was recorded and not appended is dropped."""
+        self.outbox.clear()
+        lease, now_ms = self.lease, self.services.clock.now_ms()
+
+        def call(transaction: Transaction) -> Stream:
+            return park(transaction, lease, reason=reason, now_ms=now_ms)
+
+        def done(stream: Stream, error: BaseException | None) -> None:
+            if error is not None:
+                self._on_lost(error)
+                return
+            self.stream = stream
+            then()
+
+        self.services.committer.submit(call, done, needs=Needs((lease.stream,)))
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether the stream is still ours and can be replayed and tried again."""
+    return isinstance(error, (ConflictError, StoreFullError))
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether losing a stream with this error is part of normal life."""
+    return isinstance(error, (LeaseLost, StoreError))
+
+
+def without_results(operations: dict[str, Operation]) -> None:
+    """Drop payloads that were delivered: a resident needs statuses and times only."""
+    for name, operation in operations.items():
+        if operation.result is not None or operation.payload is not None:
+            operations[name] = msgspec.structs.replace(operation, result=None, payload=None)

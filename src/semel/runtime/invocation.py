@@ -1,0 +1,246 @@
+"""One run of a durable function: claim in hand, until it settles, suspends or loses its lease.
+
+The life in one glance: start (replay what is recorded), at rest decide: finish, append and
+begin steps, or release. A released invocation stays as a resident and is resumed or evicted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+
+from semel.context import Context
+from semel.errors import Evicted, LeaseLost, ParkedError
+from semel.function import FunctionSpec
+from semel.journal.advance import Advanced, Then
+from semel.kernel import values
+from semel.kernel.entry import Kind, Record, Settled, Started
+from semel.kernel.memo import Memo
+from semel.kernel.operation import Update, fold
+from semel.runtime.alarm import Alarm
+from semel.runtime.body import Body, failed, succeeded
+from semel.runtime.holder import Holder, is_expected, is_retryable, without_results
+from semel.runtime.services import Services
+from semel.runtime.slot import ACTIONS, Outcome, Slot
+from semel.runtime.sync_body import SyncBody
+from semel.store.base import PARKED, Stream
+
+logger = logging.getLogger("semel.invocation")
+ROOT = "1"
+
+
+class End(Enum):
+    """Why a run holds its stream no more."""
+
+    FINISHED = "finished"
+    RELEASED = "released"
+    PARKED = "parked"
+    RETRY = "retry"
+    LOST = "lost"
+
+
+class Invocation:
+    """Runs one execution. `on_end(invocation, reason)` is called once, when it holds the stream no more."""
+
+    def __init__(
+        self,
+        services: Services,
+        stream: Stream,
+        spec: FunctionSpec,
+        *,
+        on_end: Callable[[Invocation, End], None],
+        on_outcome: Callable[[Stream, Settled], None],
+    ) -> None:
+        self.services = services
+        self.spec = spec
+        self.holder = Holder(services, stream, on_durable=self._durable, on_lost=self._lost)
+        self._on_end = on_end
+        self._on_outcome = on_outcome
+        self._alarm = Alarm(services, self._wake)
+        self._covered: list[Slot] = []
+        self._ending: End | None = None
+        self._is_ended = False
+        self.cause: Exception | None = None
+        self.body: Body
+
+    @property
+    def stream(self) -> Stream:
+        return self.holder.stream
+
+    def start(self, records: list[Record]) -> None:
+        """Run the function over what is recorded. `records` begin with the execution's start."""
+        started = records[0].entry
+        if not isinstance(started, Started) or started.kind is not Kind.EXECUTION:
+            raise AssertionError(f"stream {self.stream.uid}: its first entry is {started!r}, expected a start")
+        self.holder.seen = max(self.holder.seen, records[-1].seq if records else 0)
+        fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
+        self.body = Body(
+            self.services,
+            memo=Memo.of(records, scope=""),
+            scope="",
+            lineage=ROOT,
+            origin=self.stream.origin or self.stream.uid,
+            record=self.holder.record,
+            at_rest=self._at_rest,
+        )
+        arguments = () if started.payload is None else tuple(values.decode(started.payload.data))
+        if self.spec.is_async:
+            main = self.spec.function(Context(self.body), *arguments)
+        else:
+            main = SyncBody(self.body).run(self.spec.function, arguments)
+        self.body.start(main, now_ms=records[0].time_ms + started.offset_ms)
+
+    def resume(self, stream: Stream) -> None:
+        """Go on under a new claim: a resident does not replay."""
+        self.holder.take(stream, seen=stream.head)
+        self._is_ended = False
+        self._wake()
+
+    def _wake(self) -> None:
+        self.body.pump()
+
+    # At rest: what next.
+
+    def _at_rest(self) -> None:
+        body, holder = self.body, self.holder
+        if body.closed is not None or self._ending is not None:
+            self._leave()
+        elif holder.in_flight or body.busy:
+            return
+        elif body.divergence is not None:
+            self._park(body.divergence)
+        elif body.is_done:
+            self._finish()
+        elif body.beginning and self.services.is_draining:
+            self._release()
+        elif holder.outbox and (body.beginning or body.running):
+            self._covered, body.beginning = body.beginning, []
+            holder.flush()
+        elif body.beginning:
+            beginning, body.beginning = body.beginning, []
+            body.begin(beginning)
+            self._set_alarm()
+        elif body.running:
+            self._set_alarm()
+        else:
+            self._suspend()
+
+    def _set_alarm(self) -> None:
+        self._alarm.set(self.body.next_alarm())
+
+    def _suspend(self) -> None:
+        if not self.body.has_open_operations:
+            error = ParkedError(
+                f"execution {self.stream.key!r}: its body waits for something that no operation will bring "
+                f"(a future, event or queue that nothing sets); expected it to await operations or tasks that do"
+            )
+            self._park(error)
+            return
+        self._release()
+
+    def _release(self) -> None:
+        self._alarm.stop()
+        self.holder.flush(Then.RELEASE)
+
+    def _finish(self) -> None:
+        """The body ended. Its outcome is recorded unless its seam closed: then it has none (R1e)."""
+        self._alarm.stop()
+        outcome = outcome_of(self.body)
+        if outcome is None:
+            self._end(End.LOST)
+            return
+        try:
+            self.body.memo.check_all_asked()
+        except Exception as error:  # noqa: BLE001  # the divergence of a body that ended too soon
+            self._park(error)
+            return
+        update = Update(
+            self.stream.uid,
+            Kind.EXECUTION,
+            ACTIONS[outcome.status],
+            self.body.now(),
+            payload=outcome.result,
+            error=outcome.error,
+        )
+        self.holder.record(update)
+        self.holder.flush(Then.FINISH)
+
+    def _park(self, error: Exception) -> None:
+        self._alarm.stop()
+        logger.error("execution %r of %s is parked: %s", self.stream.key, self.stream.name, error)
+        self._ending = End.PARKED
+        self.cause = error
+        self.holder.park(f"{type(error).__name__}: {error}", then=lambda: self._end(End.PARKED))
+
+    # What the journal answers.
+
+    def _durable(self, advanced: Advanced, then: Then) -> None:
+        if then is Then.FINISH:
+            settled = None if advanced.append is None else advanced.append.entries[-1]
+            self._end(End.FINISHED)
+            if isinstance(settled, Settled):
+                self._on_outcome(advanced.stream, settled)
+        elif then is Then.RELEASE:
+            without_results(self.holder.operations)
+            self._is_ended = True
+            self._on_end(self, End.RELEASED)
+        elif self.body.closed is not None or self._ending is not None:
+            self._leave()
+        else:
+            # Only the steps that were queued when the append was made: what was recorded since
+            # then, and asked for those queued later, is not durable yet (R4).
+            covered, self._covered = self._covered, []
+            self.body.begin(covered)
+            self._wake()
+
+    def _lost(self, error: BaseException) -> None:
+        if not is_expected(error):
+            logger.error("execution %r of %s: its append failed", self.stream.key, self.stream.name, exc_info=error)
+        self._end(End.RETRY if is_retryable(error) else End.LOST)
+
+    def lose(self) -> None:
+        """Another holder has the stream, or it was stopped."""
+        self._end(End.LOST)
+
+    # The end: evict once no step body runs (R1a).
+
+    def _end(self, reason: End) -> None:
+        self._alarm.stop()
+        self._ending = reason
+        self._leave()
+
+    def _leave(self) -> None:
+        body = self.body
+        if self._ending is None or self._is_ended or body.running:
+            return
+        if self.holder.in_flight and self._ending is not End.FINISHED:
+            return
+        if self._ending is End.PARKED and self.stream.status != PARKED:
+            return
+        self._is_ended = True
+        self.evict(LeaseLost if self._ending is End.LOST else Evicted)
+        self._on_end(self, self._ending)
+
+    def evict(self, signal: type[BaseException] = Evicted) -> None:
+        """Let the body go from memory by rule R1."""
+        self._alarm.stop()
+        self.body.evict(signal, self.spec.name)
+
+
+def outcome_of(body: Body) -> Outcome | None:
+    """What a body that ended came to, or None for a run that has no outcome (R1e)."""
+    main = body.main
+    if main is None or body.closed is not None:
+        return None
+    if main.cancelled():
+        return failed(cancelled_error())
+    raised = main.exception()
+    if raised is None:
+        return succeeded(main.result())
+    return failed(raised) if isinstance(raised, Exception) else None
+
+
+def cancelled_error() -> Exception:
+    """The failure of a body that let CancelledError out."""
+    return RuntimeError("the body ended with CancelledError; expected it to handle the cancellation it asked for")

@@ -1,0 +1,116 @@
+"""What every running body needs, made once by the engine: time, threads, the committer, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
+
+from semel.errors import ValidationError
+from semel.runtime.clock import Clock
+from semel.runtime.committer import Committer
+from semel.store.base import Reader
+
+if TYPE_CHECKING:
+    from semel.runtime.body import Body
+
+logger = logging.getLogger("semel")
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """Every queue, page and time that has a bound. Raises ValidationError for one that is not positive."""
+
+    payload_bytes_max: int = 6_000_000
+    residents_max: int = 1_000
+    running_max: int = 10_000
+    step_threads_max: int = 32
+    body_threads_max: int = 32
+    claims_max: int = 256
+    poll_ms: int = 1_000
+    lease_ms: int = 30_000
+    passivate_ms: int = 60_000
+    drain_ms: int = 5_000
+    retention_ms: int = 14 * 24 * 3_600_000
+    page_max: int = 1_000
+
+    def __post_init__(self) -> None:
+        for field in self.__struct_fields__:
+            found = getattr(self, field)
+            if not isinstance(found, int) or found < 0:
+                raise ValidationError(f"Limits.{field}: found {found!r}, expected a whole number, 0 or more")
+
+
+class Runner(Protocol):
+    """What holds a stream in this process: an invocation or an activation."""
+
+    def lose(self) -> None:
+        """Another holder has the stream, or it was stopped: nothing more is recorded."""
+        ...
+
+
+class Services:
+    """One engine's clock, loop, committer, threads and book of what runs."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        committer: Committer,
+        reader: Reader,
+        journal_id: str,
+        limits: Limits,
+        entropy: random.Random,
+    ) -> None:
+        self.loop = loop
+        self.clock = clock
+        self.committer = committer
+        self.reader = reader
+        self.journal_id = journal_id
+        self.limits = limits
+        self.entropy = entropy
+        self.is_draining = False
+        self.runners: dict[int, Runner] = {}
+        self.survivors: list[Any] = []
+        self.idle: OrderedDict[int, Body] = OrderedDict()
+        self._step_threads: ThreadPoolExecutor | None = None
+        self._body_threads: ThreadPoolExecutor | None = None
+        self._watchers: dict[int, list[Callable[[], None]]] = {}
+
+    @property
+    def step_threads(self) -> ThreadPoolExecutor:
+        """Threads for `def` steps, made when the first one runs."""
+        if self._step_threads is None:
+            self._step_threads = ThreadPoolExecutor(self.limits.step_threads_max, thread_name_prefix="semel-step")
+        return self._step_threads
+
+    @property
+    def body_threads(self) -> ThreadPoolExecutor:
+        """Threads for `def` bodies, apart from those of steps, so that one never waits for the other."""
+        if self._body_threads is None:
+            self._body_threads = ThreadPoolExecutor(self.limits.body_threads_max, thread_name_prefix="semel-body")
+        return self._body_threads
+
+    def close(self) -> None:
+        """Let the threads go. One that is still in user code ends when that returns."""
+        for threads in (self._step_threads, self._body_threads):
+            if threads is not None:
+                threads.shutdown(wait=False, cancel_futures=True)
+
+    def keep(self, survivors: list[Any], name: str) -> None:
+        """Hold on to tasks that would not end: collecting one would run its `finally` blocks (R1d)."""
+        if survivors:
+            self.survivors.extend(survivors)
+            logger.warning(
+                "%d task(s) of %r did not end when it left memory; they are kept, %d in all; "
+                "expected code that does not swallow CancelledError",
+                len(survivors),
+                name,
+                len(self.survivors),
+            )

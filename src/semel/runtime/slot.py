@@ -1,0 +1,151 @@
+"""One operation as a running body sees it: asked for, engaged, settled, delivered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from enum import Enum
+from typing import Any
+
+from msgspec import Struct
+
+from semel.context import StepCall
+from semel.errors import ChildContextError, OperationError, StepError, StepInterruptedError
+from semel.kernel.entry import Kind, Payload, Status
+from semel.kernel.operation import Action, Operation, Update
+from semel.kernel.values import ErrorData, decode
+
+INTERRUPTED = "StepInterruptedError"
+ACTIONS = {
+    Status.SUCCEEDED: Action.SUCCEED,
+    Status.FAILED: Action.FAIL,
+    Status.CANCELLED: Action.CANCEL,
+    Status.TIMED_OUT: Action.TIME_OUT,
+}
+
+
+class Phase(Enum):
+    """Where a slot is between being asked for and being delivered."""
+
+    ASKED = "asked"
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    DONE = "done"
+
+
+class Outcome(Struct, frozen=True):
+    """How an operation ended, as recorded."""
+
+    status: Status
+    result: Payload | None = None
+    error: ErrorData | None = None
+
+
+class Slot:
+    """One operation of a body, from the request to the delivery of its outcome."""
+
+    __slots__ = (
+        "arguments",
+        "attempt",
+        "call",
+        "context",
+        "delay_ms",
+        "due_ms",
+        "handle",
+        "id",
+        "is_cancelled",
+        "is_recorded",
+        "kind",
+        "name",
+        "outcome",
+        "parent",
+        "path",
+        "phase",
+        "recorded",
+        "source",
+        "task",
+        "waiter",
+    )
+
+    def __init__(self, identity: str, kind: Kind, *, name: str, parent: str, path: str, source: str) -> None:
+        self.id = identity
+        self.kind = kind
+        self.name = name
+        self.parent = parent
+        self.path = path if path != identity else ""
+        self.source = source
+        self.phase = Phase.ASKED
+        self.recorded: Operation | None = None
+        self.is_recorded = False
+        self.is_cancelled = False
+        self.attempt = 0
+        self.due_ms: int | None = None
+        self.delay_ms = 0
+        self.outcome: Outcome | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.handle: asyncio.TimerHandle | None = None
+        self.call: StepCall | None = None
+        self.context: contextvars.Context | None = None
+        self.task: asyncio.Future[Any] | None = None
+        self.arguments = b""
+
+    def update(self, action: Action, at_ms: int, **fields: Any) -> Update:
+        """An update of this operation. The first one carries what a start records."""
+        if self.is_recorded:
+            return Update(self.id, self.kind, action, at_ms, **fields)
+        self.is_recorded = True
+        if self.call is not None:
+            options = self.call.options
+            fields["effect"] = options.effect
+            if options.starts_durably:
+                fields["semantics"] = options.semantics
+        return Update(
+            self.id,
+            self.kind,
+            action,
+            at_ms,
+            name=self.name,
+            parent=self.parent,
+            path=self.path,
+            source=self.source,
+            arguments=self.arguments,
+            **fields,
+        )
+
+    def settle(self, outcome: Outcome) -> None:
+        """Let whoever awaits the operation go on."""
+        self.phase = Phase.DONE
+        self.outcome = outcome
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    def value(self) -> Any:
+        """What the awaiter gets: the value after a round trip, or the recorded failure raised."""
+        outcome = self.outcome
+        if outcome is None:
+            raise AssertionError(f"operation {self.id}: it was read before its outcome was delivered")
+        if outcome.status is Status.SUCCEEDED:
+            return None if outcome.result is None else decode(outcome.result.data)
+        if outcome.status is Status.CANCELLED:
+            raise asyncio.CancelledError
+        raise failure(self.kind, self.name, outcome.error)
+
+
+def failure(kind: Kind, name: str, error: ErrorData | None) -> OperationError:
+    """The exception that stands for a recorded failure: the same on every replay."""
+    found = error if error is not None else ErrorData("Error", "")
+    if kind is Kind.CONTEXT:
+        return ChildContextError(name, found.type, found.message)
+    if found.type == INTERRUPTED:
+        return StepInterruptedError(name, found.type, found.message)
+    return StepError(name, found.type, found.message)
+
+
+def interrupted(slot: Slot) -> ErrorData:
+    """What is known of a step that was begun and not ended: nothing."""
+    return ErrorData(
+        INTERRUPTED,
+        f"step {slot.name!r} was begun and a crash or cancellation came before its end was recorded; "
+        f"whether its effect took place is unknown; ask the other side before doing it again",
+    )

@@ -1,0 +1,183 @@
+"""`def` bodies: user code in a thread, its operations on the body loop like anyone's.
+
+A coroutine on the body loop stands for the thread: it asks for what the thread asks for and
+hands the answer back, so ids, order, replay and cancellation are those of async code. While
+the thread computes, the body is busy and nothing is delivered. At a suspension every
+operation raises Suspend, again at each further call, and the run has no outcome (R1e).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from semel.context import ChildCall, StepCall, SyncContext, WaitCall
+from semel.errors import Suspend
+from semel.runtime.body_loop import Frame
+from semel.runtime.slot import Slot
+
+if TYPE_CHECKING:
+    from semel.runtime.body import Body
+
+SUSPENDED = "this run stops here and is replayed when its operation is settled; do not catch Suspend"
+
+
+class _Leave(Struct, frozen=True):
+    """The thread came to the end of a child context."""
+
+    result: Any = None
+    error: Exception | None = None
+
+
+class _End(Struct, frozen=True):
+    """The thread came to the end of the body."""
+
+    result: Any = None
+    error: BaseException | None = None
+
+
+class _Enter(Struct, frozen=True):
+    """The thread may go into the child context it asked for."""
+
+
+Request = StepCall | WaitCall | ChildCall | _Leave | _End
+
+
+class SyncBody:
+    """The thread's side (`semel.context.SyncSeam`) and the loop's side of one `def` body."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        self._request: asyncio.Future[Request] | None = None
+        self._is_suspended = False
+
+    # On the body loop.
+
+    async def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Run `function(ctx, *arguments)` in a thread until it ends; return or raise what it does."""
+        body = self._body
+        scopes: list[tuple[Slot, contextvars.Token[Frame]]] = []
+        self._expect()
+        context = contextvars.copy_context()
+        body.services.body_threads.submit(context.run, self._main, function, arguments)
+        while True:
+            try:
+                request = await self._next()
+                if isinstance(request, _End):
+                    break
+                answer = await self._perform(request, scopes)
+            except Exception as error:  # noqa: BLE001  # the thread's code gets what the operation raised
+                self._answer(None, error)
+            except BaseException:
+                self._is_suspended = True
+                self._answers.put((None, Suspend(SUSPENDED)))
+                raise
+            else:
+                self._answer(answer, None)
+        if request.error is not None:
+            raise request.error
+        return request.result
+
+    async def _perform(self, request: Request, scopes: list[tuple[Slot, contextvars.Token[Frame]]]) -> Any:
+        from semel.runtime.body import failed, succeeded
+
+        body = self._body
+        match request:
+            case StepCall():
+                return await body.step(request)
+            case WaitCall():
+                return await body.wait(request)
+            case ChildCall():
+                slot, token = body.enter_child(request)
+                if token is None:
+                    return await body._outcome(slot)  # noqa: SLF001  # the two halves of `Body.child`
+                scopes.append((slot, token))
+                return _Enter()
+            case _Leave():
+                slot, token = scopes.pop()
+                outcome = succeeded(request.result) if request.error is None else failed(request.error)
+                return await body.leave_child(slot, token, outcome)
+            case _:
+                raise AssertionError(f"a sync body asked for {request!r}")
+
+    async def _next(self) -> Request:
+        if self._request is None:
+            self._request = self._body.loop.create_future()
+        try:
+            return await self._request
+        finally:
+            self._request = None
+
+    def _expect(self) -> None:
+        """The thread computes; until it asks for something, nothing may be delivered."""
+        self._body.busy += 1
+        self._request = self._body.loop.create_future()
+
+    def _answer(self, value: Any, error: BaseException | None) -> None:
+        self._expect()
+        self._answers.put((value, error))
+
+    def _arrived(self, request: Request) -> None:
+        """On the real loop: the thread asks."""
+        self._body.busy -= 1
+        if self._request is not None and not self._request.done() and self._body.closed is None:
+            self._request.set_result(request)
+        self._body.pump()
+
+    # In the thread.
+
+    def _main(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        try:
+            ended = _End(function(SyncContext(self), *arguments))
+        except BaseException as error:  # noqa: BLE001  # Suspend included: the loop knows what it means
+            ended = _End(error=error)
+        self._send(ended)
+
+    def _send(self, request: Request) -> None:
+        try:
+            self._body.services.loop.call_soon_threadsafe(self._arrived, request)
+        except RuntimeError:
+            self._is_suspended = True  # the loop is gone, and with it whoever would have answered
+
+    def _call(self, request: Request) -> Any:
+        if self._is_suspended:
+            raise Suspend(SUSPENDED)
+        self._send(request)
+        if self._is_suspended:
+            raise Suspend(SUSPENDED)
+        value, error = self._answers.get()
+        if error is not None:
+            raise error
+        return value
+
+    def step(self, call: StepCall) -> Any:
+        return self._call(call)
+
+    def wait(self, call: WaitCall) -> None:
+        self._call(call)
+
+    def child(self, context: SyncContext, call: ChildCall) -> Any:
+        answer = self._call(call)
+        if not isinstance(answer, _Enter):
+            return answer
+        try:
+            result = call.function(context, *call.arguments)
+        except Exception as error:  # noqa: BLE001  # whatever user code raises is the scope's outcome
+            return self._call(_Leave(error=error))
+        return self._call(_Leave(result))
+
+    def now_ms(self) -> int:
+        return self._body.now_ms()
+
+    def is_replaying(self) -> bool:
+        return self._body.is_replaying()
+
+    @property
+    def execution_id(self) -> str:
+        return self._body.execution_id

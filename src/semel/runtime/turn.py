@@ -1,0 +1,117 @@
+"""One run of an actor's handler for one message."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from semel.actor import ActorSpec, GenServer, MethodSpec
+from semel.context import Context
+from semel.errors import NonDeterminismError, ParkedError, ReplayError
+from semel.kernel import values
+from semel.kernel.memo import Memo
+from semel.kernel.operation import Operation, Update
+from semel.runtime.body import Body
+from semel.runtime.services import Services
+from semel.runtime.slot import Outcome
+from semel.runtime.sync_body import SyncBody
+
+
+class Turn:
+    """A message's handler on a body of its own. A replay records nothing, and must answer what it answered."""
+
+    def __init__(
+        self,
+        services: Services,
+        spec: ActorSpec,
+        actor: GenServer[Any],
+        message: Operation,
+        *,
+        memo: Memo,
+        origin: str,
+        record: Callable[[Update], None],
+        at_rest: Callable[[Turn], None],
+        is_replay: bool,
+    ) -> None:
+        self.message = message
+        self.is_replay = is_replay
+        self._spec = spec
+        self._actor = actor
+        self._at_rest = at_rest
+        self._record = record
+        self.body = Body(
+            services,
+            memo=memo,
+            scope=message.id,
+            lineage=message.id,
+            origin=origin,
+            record=self._refuse if is_replay else record,
+            at_rest=self._rest,
+        )
+
+    @property
+    def name(self) -> str:
+        return f"{self._spec.name}.{self.message.name}"
+
+    def start(self) -> None:
+        self.body.start(self._main(), now_ms=self.message.started_ms)
+
+    def _rest(self) -> None:
+        self._at_rest(self)
+
+    async def _main(self) -> Any:
+        actor = self._actor
+        if not hasattr(actor, "state"):
+            made = actor.init()
+            actor.state = await made if inspect.isawaitable(made) else made
+        payload = self.message.payload
+        arguments = () if payload is None else tuple(values.decode(payload.data))
+        method = self._method()
+        if method.is_async:
+            return await method.function(actor, Context(self.body), *arguments)
+        return await SyncBody(self.body).run(_bound(method, actor), arguments)
+
+    def _method(self) -> MethodSpec:
+        """The handler; raises UnknownHandlerError, which is then the message's outcome."""
+        return self._spec.method(self.message.name)
+
+    def _refuse(self, update: Update) -> None:
+        self.body.divergence = self.body.divergence or NonDeterminismError(
+            update.id, "nothing at that place of a turn that ended", f"{update.kind} {update.name!r}"
+        )
+
+    def check_reply(self, outcome: Outcome) -> None:
+        """Raise NonDeterminismError unless the turn answered what it answered the first time."""
+        recorded = self.message
+        if (outcome.status, outcome.result) != (recorded.status, recorded.result):
+            raise NonDeterminismError(
+                recorded.id,
+                f"the reply {spell(recorded.status, recorded.result)}",
+                f"the reply {spell(outcome.status, outcome.result)}",
+            )
+
+    def unfinished(self) -> ReplayError:
+        """A turn that ended in its journal waits for something in this run."""
+        return NonDeterminismError(self.message.id, "a turn that ended", "an operation that was never recorded")
+
+    def stuck(self) -> ReplayError:
+        """A turn that nothing can wake."""
+        return ParkedError(
+            f"message {self.message.id} to {self.name}: its handler waits for something that no operation will bring "
+            f"(a future, event or queue that nothing sets); expected it to await operations or tasks that do"
+        )
+
+
+def _bound(method: MethodSpec, actor: GenServer[Any]) -> Callable[..., Any]:
+    def handler(context: Any, *arguments: Any) -> Any:
+        return method.function(actor, context, *arguments)
+
+    return handler
+
+
+def spell(status: str, result: Any) -> str:
+    """A recorded reply, for a report."""
+    if result is None:
+        return f"{status} None"
+    return f"{status} {values.decode(result.data)!r}"

@@ -1,0 +1,38 @@
+"""What the owner of a file does for those who ask through its socket: the CLI's writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from semel.errors import ValidationError
+from semel.function import function_spec
+from semel.kernel import values
+
+if TYPE_CHECKING:
+    from semel.engine import Engine
+
+
+async def serve(engine: Engine, method: str, arguments: dict[str, Any]) -> Any:
+    """Answer one request. Raises SemelError; ValidationError for a method there is not.
+
+    run: {function, arguments (encoded tuple), key} → encoded outcome.
+    stop, resume: {id, function, reason} → the execution's description as a mapping of bytes and text.
+    ping: {} → the number of executions and actors that run here.
+    """
+    match method:
+        case "run":
+            spec = function_spec(str(arguments["function"]))
+            execution = await engine.start_spec(spec, values.decode(arguments["arguments"]), key=arguments.get("key"))
+            return values.encode(await execution.result())
+        case "stop" | "resume":
+            act = engine.executions.stop if method == "stop" else engine.executions.resume
+            info = await act(
+                str(arguments["id"]), function=arguments.get("function"), reason=str(arguments.get("reason") or "")
+            )
+            return msgspec.msgpack.encode(msgspec.structs.replace(info, result=None))
+        case "ping":
+            return {"running": engine.running_count}
+        case _:
+            raise ValidationError(f"request {method!r}: expected run, stop, resume or ping")

@@ -1,0 +1,1 @@
+"""Bytes and transactions: knows SQL, knows no meaning."""

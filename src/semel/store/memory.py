@@ -1,0 +1,181 @@
+"""Journals in memory: the reference implementation, and what the other stores are tested against.
+
+The data outlives its handles: closing one `MemoryStore` and opening another on the same
+`MemoryData` is what a crash and a restart are to a store on disk.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import TypeVar
+
+from semel.errors import ConflictError, UnavailableError
+from semel.store.base import ACTOR, Address, Filter, Key, KeyId, Needs, Row, Stream, Transaction, Worker
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+Streams = list[Stream]
+
+
+class MemoryData:
+    """What is stored: each committed row, and nothing of a batch that was not committed."""
+
+    def __init__(self) -> None:
+        self.journal_id = secrets.token_hex(16)
+        self.last_number = 0
+        self.streams: dict[int, Stream] = {}
+        self.numbers_by_uid: dict[str, int] = {}
+        self.numbers_by_address: dict[Address, int] = {}
+        self.rows: dict[int, list[Row]] = {}
+        self.keys: dict[KeyId, Key] = {}
+        self.workers: dict[str, Worker] = {}
+        self.lock = threading.Lock()
+
+
+class MemoryStore:
+    """A handle on journals in memory, new ones unless `data` is given."""
+
+    def __init__(self, data: MemoryData | None = None) -> None:
+        self.data = MemoryData() if data is None else data
+        self.journal_id = self.data.journal_id
+        self._closed = False
+
+    def stream(self, number: int) -> Stream | None:
+        return self._open_data().streams.get(number)
+
+    def stream_by_uid(self, uid: str) -> Stream | None:
+        data = self._open_data()
+        number = data.numbers_by_uid.get(uid)
+        return None if number is None else data.streams[number]
+
+    def stream_by_address(self, address: Address) -> Stream | None:
+        data = self._open_data()
+        number = data.numbers_by_address.get(address)
+        return None if number is None else data.streams[number]
+
+    def key(self, key: KeyId) -> Key | None:
+        return self._open_data().keys.get(key)
+
+    def rows(self, stream: int, *, first: int = 1, limit: int | None = None) -> list[Row]:
+        rows = self._open_data().rows.get(stream, [])
+        return [row for row in rows if row.seq + row.count > first][:limit]
+
+    def row_at(self, stream: int, seq: int) -> Row | None:
+        rows = self._open_data().rows.get(stream, [])
+        return next((row for row in reversed(rows) if row.seq == seq), None)
+
+    def due(self, now_ms: int, *, limit: int, names: Sequence[str] | None = None) -> Streams:
+        due = [
+            (stream.wake_ms, stream.number, stream)
+            for stream in self._all_streams()
+            if stream.wake_ms is not None
+            and stream.wake_ms <= now_ms
+            and stream.holder is None
+            and (names is None or stream.name in names)
+        ]
+        return [stream for _, _, stream in sorted(due)[:limit]]
+
+    def next_wake(self, *, names: Sequence[str] | None = None) -> int | None:
+        return min(
+            (
+                stream.wake_ms
+                for stream in self._all_streams()
+                if stream.wake_ms is not None and stream.holder is None and (names is None or stream.name in names)
+            ),
+            default=None,
+        )
+
+    def held_by(self, worker: str) -> Streams:
+        return sorted((s for s in self._all_streams() if s.holder == worker), key=attrgetter("number"))
+
+    def dead_workers(self, now_ms: int) -> list[str]:
+        workers = self._open_data().workers
+        holders = {stream.holder for stream in self._all_streams() if stream.holder is not None}
+        return sorted(holder for holder in holders if holder not in workers or workers[holder].lease_until_ms <= now_ms)
+
+    def list(self, which: Filter) -> Streams:
+        found = [
+            stream
+            for stream in self._all_streams()
+            if which.type in (None, stream.type)
+            and which.namespace in (None, stream.namespace)
+            and which.name in (None, stream.name)
+            and which.status in (None, stream.status)
+            and (which.before is None or stream.number < which.before)
+        ]
+        return sorted(found, key=attrgetter("number"), reverse=True)[: which.limit]
+
+    def begin(self, needs: Iterable[Needs]) -> Transaction:  # noqa: ARG002
+        """Open a batch. There is nothing to fetch ahead."""
+        self._open_data()
+        return Transaction(self)
+
+    def commit(self, transaction: Transaction) -> None:
+        """Apply the batch, whole or not at all. Raises ConflictError if a row is in the way."""
+        data = self._open_data()
+        with data.lock:
+            _check(data, transaction)
+            for number, stream in transaction.created.items():
+                data.numbers_by_uid[stream.uid] = number
+                if stream.type == ACTOR:
+                    data.numbers_by_address[stream.address] = number
+            data.streams.update(transaction.created)
+            data.streams.update(transaction.changed)
+            for row in transaction.rows:
+                data.rows.setdefault(row.stream, []).append(row)
+            for id, key in transaction.changed_keys.items():
+                _put(data.keys, id, key)
+            for name, worker in transaction.workers.items():
+                _put(data.workers, name, worker)
+
+    def next_stream(self) -> int:
+        """A number that no stream has."""
+        data = self._open_data()
+        with data.lock:
+            data.last_number += 1
+            return data.last_number
+
+    def reader(self) -> MemoryStore:
+        """Another handle on the same data."""
+        return MemoryStore(self._open_data())
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _all_streams(self) -> Streams:
+        data = self._open_data()
+        with data.lock:
+            return [*data.streams.values()]
+
+    def _open_data(self) -> MemoryData:
+        if self._closed:
+            error = UnavailableError("memory://: the store is closed, expected an open one; open it again")
+            error.definite = True
+            raise error
+        return self.data
+
+
+def _check(data: MemoryData, transaction: Transaction) -> None:
+    """Raise ConflictError where a table on disk would have a unique index."""
+    uids: set[str] = set()
+    for number, stream in transaction.created.items():
+        if number in data.streams or stream.uid in data.numbers_by_uid or stream.uid in uids:
+            raise ConflictError(f"stream {stream.uid}: another row is in the way; nothing was written; read again")
+        if stream.type == ACTOR and stream.address in data.numbers_by_address:
+            raise ConflictError(f"stream {stream.uid}: its address is taken; nothing was written; read again")
+        uids.add(stream.uid)
+    for row in transaction.rows:
+        rows = data.rows.get(row.stream)
+        if rows and row.seq <= rows[-1].seq:
+            raise ConflictError(f"stream {row.stream}: it has a row at seq {row.seq}; nothing was written; read again")
+
+
+def _put(rows: dict[K, V], id: K, row: V | None) -> None:
+    if row is None:
+        rows.pop(id, None)
+    else:
+        rows[id] = row
