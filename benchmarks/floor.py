@@ -18,18 +18,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from queue import SimpleQueue
+from types import coroutine
 from typing import Any
 
 import apsw
 import msgspec
 
 Body = Callable[["Execution", Any], Awaitable[Any]]
+Step = Callable[[Any], Coroutine[Any, Any, Any]]
 Handler = Callable[[Any, Any], Awaitable[tuple[Any, Any]]]
 Row = tuple[int, str | int | None, bytes]
 
@@ -141,14 +143,16 @@ class Execution(Ticket):
         self._engine = engine
         self._unsaved: bytes | None = None
 
-    async def step(self, function: Callable[[Any], Awaitable[Any]], argument: Any) -> Any:
-        """Run one step, or answer from the journal."""
+    @coroutine
+    def step(self, function: Step, argument: Any) -> Generator[Any, Any, Any]:
+        """Run one step, or answer from the journal. To be awaited."""
         if self.memo:
             return self.memo.pop()
         if self._unsaved is not None:
             self._engine.append(self, (self.id, None, self._unsaved))
-            await self
-        result = await function(argument)
+            self._asyncio_future_blocking = True
+            yield self
+        result = yield from function(argument)
         self._unsaved = encode(result)
         return result
 
@@ -191,7 +195,6 @@ class Floor:
         self._dirty: dict[str, Actor] = {}
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._taken: SimpleQueue[bool] = SimpleQueue()
-        self._taken: SimpleQueue[bool] = SimpleQueue()
         self._idle = False
         self._closed = False
         self._committer = threading.Thread(target=self._commit_loop, name="floor-committer")
@@ -217,8 +220,11 @@ class Floor:
         self.append(execution, (execution.id, key, encode((_name(body), argument))))
         await execution
         if execution.found is None:
-            return await self._finish(execution, body, argument)
-        result = decode(execution.found)[1]
+            result = await body(execution, argument)
+            self.append(execution, execution.outcome(result))
+            await execution
+        else:
+            result = decode(execution.found)[1]
         return self._settle(execution, result)
 
     async def call(self, key: str, handler: Handler, argument: Any) -> Any:

@@ -12,7 +12,8 @@ import asyncio
 import signal
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -20,21 +21,22 @@ from typing import Self
 import semel
 from benchmarks.report import number
 from benchmarks.subjects import SemelSubject
-from benchmarks.workloads import CALLERS, Rate, closed_loop
+from benchmarks.workloads import Rate, payments
 
 PACKAGE = str(Path(semel.__file__).parent)
 BENCHMARKS = str(Path(__file__).parent)
 INTERVAL_SECONDS = 0.001
 SHOWN_MODULES = 16
 SHOWN_FUNCTIONS = 4
+SHOWN_CLOSING = 6
 
 
 class Sampler:
     """Books CPU seconds on (module, function) while it is on. Used on the main thread only."""
 
     def __init__(self) -> None:
-        self.loop_seconds: Counter[tuple[str, str]] = Counter()
-        self.thread_seconds: Counter[str] = Counter()
+        self.loop_seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self.thread_seconds: defaultdict[str, float] = defaultdict(float)
         self._clocks: dict[int, float] = {}
 
     def __enter__(self) -> Self:
@@ -73,6 +75,8 @@ def _place(frame: FrameType | None) -> tuple[str, str]:
         code = frame.f_code
         if code.co_filename.startswith(PACKAGE):
             return code.co_filename[len(PACKAGE) + 1 :], code.co_qualname
+        if code.co_filename == __file__:
+            break
         if code.co_filename.startswith(BENCHMARKS):
             return "(the benchmark's steps and callers)", code.co_qualname
         frame = frame.f_back
@@ -82,43 +86,45 @@ def _place(frame: FrameType | None) -> tuple[str, str]:
 async def profile(path: Path, *, seconds: float) -> list[str]:
     """The lines to print. The sampled run is a few percent slower than one without."""
     async with SemelSubject(path) as subject:
-        await closed_loop(CALLERS, seconds=seconds / 4, work=lambda _, n: subject.pay(n))
+        await payments(subject, first=0, seconds=seconds / 4)
         with Sampler() as sampler:
-            rate = await closed_loop(CALLERS, seconds=seconds, work=lambda _, n: subject.pay(1_000_000 + n))
-    return [*_breakdown(sampler, rate), *_closing(sampler, rate)]
+            rate = await payments(subject, first=10_000_000, seconds=seconds)
+    return _breakdown(sampler, rate)
 
 
 def _breakdown(sampler: Sampler, rate: Rate) -> list[str]:
-    modules: dict[str, Counter[str]] = {}
+    functions: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for (module, function), seconds in sampler.loop_seconds.items():
-        modules.setdefault(module, Counter())[function] += seconds / rate.done * 1e6
-    ranked = sorted(modules.items(), key=lambda item: -item[1].total())
+        functions[module][function] = seconds / rate.done * 1e6
+    modules = _by_size({module: sum(costs.values()) for module, costs in functions.items()})
     lines = [f"    CPU of one W1 execution on semel: {rate.cpu_us:.0f} us at {rate.per_second:,.0f} executions/s"]
-    for module, functions in ranked[:SHOWN_MODULES]:
-        most = ", ".join(f"{name} {number(us)}" for name, us in functions.most_common(SHOWN_FUNCTIONS) if name)
-        lines.append(f"    {functions.total():7.1f} us  {module:<36} {most}")
-    rest = sum(functions.total() for _, functions in ranked[SHOWN_MODULES:])
-    lines.append(f"    {rest:7.1f} us  (other modules)")
-    for thread, seconds in sampler.thread_seconds.most_common():
+    for module, us in modules[:SHOWN_MODULES]:
+        most = _by_size(functions[module])[:SHOWN_FUNCTIONS]
+        lines.append(
+            f"    {us:7.1f} us  {module:<36} {', '.join(f'{name} {number(cost)}' for name, cost in most if name)}"
+        )
+    lines.append(f"    {sum(us for _, us in modules[SHOWN_MODULES:]):7.1f} us  (other modules)")
+    for thread, seconds in _by_size(sampler.thread_seconds):
         lines.append(f"    {seconds / rate.done * 1e6:7.1f} us  thread {thread}")
-    return lines
+    return [*lines, *_closing(modules, rate)]
 
 
-def _closing(sampler: Sampler, rate: Rate) -> list[str]:
+def _closing(modules: list[tuple[str, float]], rate: Rate) -> list[str]:
     """What W1 would be if one module cost nothing, for those that matter most."""
-    loop_us = sampler.loop_seconds.total() / rate.done * 1e6
+    loop_us = sum(us for _, us in modules)
     wall_us = rate.seconds / rate.done * 1e6
-    modules: Counter[str] = Counter()
-    for (module, _), seconds in sampler.loop_seconds.items():
-        modules[module] += seconds / rate.done * 1e6  # type: ignore[assignment]
     lines = [f"    The loop's thread works {loop_us:.0f} of {wall_us:.0f} us of wall time per execution."]
     if loop_us < wall_us * 0.75:
         lines.append("    It waits for commits the rest of the time: fewer commits, or cheaper ones, close that.")
     lines.append("    What would close the rest (W1 if the module cost nothing):")
-    for module, us in modules.most_common(6):
-        if not module.startswith("("):
-            lines.append(f"        without {module:<30} {1e6 / (wall_us - us):8,.0f} executions/s")
+    own = [(module, us) for module, us in modules if not module.startswith("(")]
+    for module, us in own[:SHOWN_CLOSING]:
+        lines.append(f"        without {module:<30} {1e6 / (wall_us - us):8,.0f} executions/s")
     return lines
+
+
+def _by_size(costs: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(costs.items(), key=lambda item: -item[1])
 
 
 def run(path: Path, *, seconds: float) -> list[str]:

@@ -14,34 +14,42 @@ from typing import Any
 from benchmarks.floor import connect
 
 INSERT = "insert into journal(execution, mark, body) values "
-PREPARED_COMMITS = 256
+PREPARED_COMMITS = 64
 ROWS_PER_EXECUTION = 6  # a start with a key, four steps, a finish
 
 
-def raw_rows_per_second(path: Path, *, rows_per_commit: int, row_bytes: int, seconds: float) -> float:
-    """Rows per second of the loop, over about this many seconds."""
-    database = connect(str(path))
-    insert = INSERT + ",".join(["(?,?,?)"] * rows_per_commit)
-    body = os.urandom(row_bytes)
-    number = rows = 0
-    spent = 0.0
-    while spent < seconds:
-        batches: list[list[Any]] = []
-        for _ in range(PREPARED_COMMITS):
-            numbers = range(number, number + rows_per_commit)
-            batches.append([value for n in numbers for value in (n, _mark(n), body)])
-            number += rows_per_commit
-        begun = time.perf_counter()
-        for batch in batches:
-            database.execute("begin immediate")
-            database.execute(insert, batch)
-            database.execute("commit")
-            rows += rows_per_commit
-            if time.perf_counter() - begun + spent > seconds:
-                break
-        spent += time.perf_counter() - begun
-    database.close()
-    return rows / spent
+class RawLoop:
+    """The loop on one file, which grows from slice to slice as the floor's does."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = connect(str(path))
+        self._number = 0
+
+    def close(self) -> None:
+        self._database.close()
+
+    def rows_per_second(self, *, rows_per_commit: int, row_bytes: int, seconds: float) -> float:
+        """One slice of about this many seconds; making the rows is not counted."""
+        insert = INSERT + ",".join(["(?,?,?)"] * rows_per_commit)
+        body = os.urandom(row_bytes)
+        rows, spent = 0, 0.0
+        while spent < seconds:
+            batches = [self._batch(rows_per_commit, body) for _ in range(PREPARED_COMMITS)]
+            begun = time.perf_counter()
+            for batch in batches:
+                self._database.execute("begin immediate")
+                self._database.execute(insert, batch)
+                self._database.execute("commit")
+                rows += rows_per_commit
+                if time.perf_counter() - begun + spent > seconds:
+                    break
+            spent += time.perf_counter() - begun
+        return rows / spent
+
+    def _batch(self, rows: int, body: bytes) -> list[Any]:
+        numbers = range(self._number, self._number + rows)
+        self._number += rows
+        return [value for number in numbers for value in (number, _mark(number), body)]
 
 
 def row_bytes_of(path: Path) -> int:
@@ -49,7 +57,7 @@ def row_bytes_of(path: Path) -> int:
     database = connect(str(path))
     average: Any = database.execute("select avg(length(body)) from journal").get
     database.close()
-    return round(average)
+    return int(average)
 
 
 def fsync_ms(folder: Path) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,26 +18,65 @@ HOLD = "SEMEL_BENCH_HOLD"  # set: the third step of a held payment says so, and 
 
 
 async def validate(order: Order) -> Order:
-    return {"valid": True, "order_id": order["order_id"]}
+    return {
+        "order_id": order["order_id"],
+        "valid": True,
+        "checks": {"address": "deliverable", "stock": "reserved", "limit": "below", "sanctions": "no match"},
+        "reservation": f"rsv-{order['order_id']}-7f3a9c",
+        "price": order["amount"],
+        "message": "accepted by rule set 2026-11, no manual review",
+    }
 
 
 async def charge(order: Order) -> Order:
-    return {"payment_id": f"pay-{order['order_id']}", "amount": order["amount"], "status": "captured"}
+    return {
+        "payment_id": f"pay-{order['order_id']}-c41d88e0",
+        "status": "captured",
+        "amount": order["amount"],
+        "currency": order["currency"],
+        "authorisation": "A93-551-207",
+        "descriptor": "EXAMPLE SHOP BERLIN",
+        "receipt_url": f"https://provider.example/receipts/{order['order_id']}",
+        "fee": "2.14",
+    }
 
 
 async def ship(order: Order) -> Order:
     if os.environ.get(HOLD):
         os.write(1, b".")
         await asyncio.get_running_loop().create_future()
-    return {"tracking": f"trk-{order['order_id']}", "carrier": "post"}
+    return {
+        "tracking": f"trk-{order['order_id']}-0040",
+        "carrier": "Example Post",
+        "service": "standard, signature on delivery",
+        "label_url": f"https://carrier.example/labels/{order['order_id']}.pdf",
+        "depot": "BER-2",
+        "expected_days": 3,
+        "weight_g": 1840,
+    }
 
 
 async def notify(order: Order) -> Order:
-    return {"sent": 1, "channel": "mail"}
+    return {
+        "message_id": f"msg-{order['order_id']}-19ab",
+        "channel": "mail",
+        "to": order["customer"]["mail"],
+        "template": "order-shipped/de/4",
+        "subject": f"Your order {order['order_id']} is on its way",
+        "accepted_by": "mx1.mail.example",
+    }
 
 
 async def book(order: Order) -> Order:
-    return {"entry": f"book-{order['order_id']}", "side": "credit"}
+    return {
+        "entry": f"book-{order['order_id']}",
+        "debit": "1200 receivables",
+        "credit": "8400 revenue 19 %",
+        "net": "109.20",
+        "tax": "20.75",
+        "gross": order["amount"],
+        "period": "2026-11",
+    }
 
 
 async def tick(number: int) -> int:
@@ -44,7 +84,14 @@ async def tick(number: int) -> int:
 
 
 def order_of(number: int) -> Order:
-    return {"order_id": f"order-{number:07}", "amount": "129.95", "currency": "EUR", "customer": "c-1044", "items": 3}
+    return {
+        "order_id": f"order-{number:09}",
+        "amount": "129.95",
+        "currency": "EUR",
+        "customer": {"id": "c-1044", "name": "Zoë Müller", "mail": "zoe@mail.example"},
+        "address": {"street": "Lange Straße 12", "zip": "10117", "city": "Berlin"},
+        "items": [{"sku": "A-100-7", "count": 2}, {"sku": "B-220-1", "count": 1}],
+    }
 
 
 class Subject(Protocol):
@@ -59,7 +106,7 @@ class Subject(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
 
-    async def pay(self, number: int) -> Order: ...
+    def pay(self, number: int) -> Coroutine[Any, Any, Order]: ...
 
     async def climb(self, steps: int) -> int: ...
 
@@ -100,9 +147,8 @@ class FloorSubject:
     async def __aexit__(self, *_: object) -> None:
         self.engine.close()
 
-    async def pay(self, number: int) -> Order:
-        result: Order = await self.engine.run(floor_payment, order_of(number), key=f"order-{number:07}")
-        return result
+    def pay(self, number: int) -> Coroutine[Any, Any, Order]:
+        return self.engine.run(floor_payment, order_of(number), key=f"order-{number:09}")
 
     async def climb(self, steps: int) -> int:
         height: int = await self.engine.run(floor_climb, steps, key="climb")
@@ -166,8 +212,8 @@ class SemelSubject:
     ) -> None:
         await self.engine.__aexit__(kind, error, trace)
 
-    async def pay(self, number: int) -> Order:
-        return await self.engine.run(payment, order_of(number), key=f"order-{number:07}")
+    def pay(self, number: int) -> Coroutine[Any, Any, Order]:
+        return self.engine.run(payment, order_of(number), key=f"order-{number:09}")
 
     async def climb(self, steps: int) -> int:
         return await self.engine.run(climb, steps, key="climb")

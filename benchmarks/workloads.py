@@ -7,21 +7,23 @@ is answered, until the time is over; everything begun is waited for and counted.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
-from os import environ, pathsep
 from pathlib import Path
+from statistics import median
 
-from benchmarks.floor import Floor
-from benchmarks.raw import raw_rows_per_second, row_bytes_of
-from benchmarks.subjects import HOLD, SUBJECTS, FloorSubject
+from benchmarks.floor import Counts
+from benchmarks.raw import RawLoop, row_bytes_of
+from benchmarks.subjects import HOLD, SUBJECTS, FloorSubject, Subject
 
 CALLERS = 256
+SLICES = 4
 CHILD_SECONDS_MAX = 120
 Figures = dict[str, float]
 
@@ -65,6 +67,15 @@ class Rate:
     seconds: float
     cpu_seconds: float
 
+    @classmethod
+    def of(cls, rates: list[Rate]) -> Rate:
+        """All of them, one after another."""
+        return cls(
+            sum(rate.done for rate in rates),
+            sum(rate.seconds for rate in rates),
+            sum(rate.cpu_seconds for rate in rates),
+        )
+
     @property
     def per_second(self) -> float:
         return self.done / self.seconds
@@ -105,29 +116,40 @@ async def each(callers: int, numbers: list[int], *, work: Callable[[int], Awaita
 
 
 async def w1(name: str, folder: Path, scale: Scale) -> Figures:
-    """Payments, 256 at a time. On the floor also what the disk alone does with its batches."""
-    path = folder / "w1.db"
+    """Payments, 256 at a time, in slices; on the floor each slice is followed by one of the disk alone.
+
+    The disk of a shared machine changes its speed from second to second: only slices side by
+    side compare.
+    """
+    path, raw = folder / "w1.db", RawLoop(folder / "raw.db")
+    rates, beside = [], []
     async with SUBJECTS[name](path) as subject:
-        rate = await closed_loop(CALLERS, seconds=scale.seconds, work=lambda _, number: subject.pay(number))
-        floor = subject.engine if isinstance(subject, FloorSubject) else None
+        for index in range(SLICES):
+            before = replace(subject.engine.counts) if isinstance(subject, FloorSubject) else None
+            rates.append(await payments(subject, first=index * 10_000_000, seconds=scale.seconds / SLICES))
+            if isinstance(subject, FloorSubject) and before:
+                beside.append(_beside_raw(subject.engine.counts, before, rates[-1], raw, row_bytes_of(path)))
+    raw.close()
+    rate = Rate.of(rates)
     figures = {"executions/s": rate.per_second, "cpu us/execution": rate.cpu_us}
-    return figures if floor is None else figures | _beside_raw(floor, rate, path, scale)
+    return figures | {figure: median(each[figure] for each in beside) for figure in (beside[0] if beside else ())}
 
 
-def _beside_raw(floor: Floor, rate: Rate, path: Path, scale: Scale) -> Figures:
-    rows, commits = floor.counts.rows, floor.counts.commits
-    raw = raw_rows_per_second(
-        path.with_name("raw.db"),
-        rows_per_commit=round(rows / commits),
-        row_bytes=row_bytes_of(path),
-        seconds=scale.seconds / 2,
-    )
+async def payments(subject: Subject, *, first: int, seconds: float) -> Rate:
+    """W1 from this order number on."""
+    return await closed_loop(CALLERS, seconds=seconds, work=lambda _, number: subject.pay(first + number))
+
+
+def _beside_raw(counts: Counts, before: Counts, rate: Rate, raw: RawLoop, row_bytes: int) -> Figures:
+    rows, commits = counts.rows - before.rows, counts.commits - before.commits
+    alone = raw.rows_per_second(rows_per_commit=round(rows / commits), row_bytes=row_bytes, seconds=rate.seconds / 2)
     return {
         "rows/s": rows / rate.seconds,
         "rows/commit": rows / commits,
         "commits/s": commits / rate.seconds,
-        "raw rows/s": raw,
-        "floor/raw": rows / rate.seconds / raw,
+        "bytes/row": row_bytes,
+        "raw rows/s": alone,
+        "floor/raw": rows / rate.seconds / alone,
     }
 
 
@@ -199,7 +221,7 @@ def w6(name: str, folder: Path, scale: Scale) -> Figures:
         assert child.stdout is not None
         held = 0
         while held < scale.in_flight:
-            dots = child.stdout.read1()
+            dots = os.read(child.stdout.fileno(), 4096)
             if not dots:
                 raise RuntimeError(f"W6: the {name} child ended with {held} payments in their third step")
             held += dots.count(b".")
@@ -223,4 +245,4 @@ def _child(task: str, name: str, path: Path, number: int) -> str:
 
 
 def _environment() -> dict[str, str]:
-    return {**environ, "PYTHONPATH": pathsep.join(filter(None, sys.path))}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -46,7 +46,7 @@ class ActorRef(Generic[A]):
     async def call(
         self, method: Callable[[A, SyncContext, *Ts], T], /, *arguments: *Ts, key: str | None = None
     ) -> T: ...
-    async def call(self, method: Callable[..., Any], /, *arguments: Any, key: str | None = None) -> Any:
+    async def call(self, method: Callable[..., Any], /, *arguments: object, key: str | None = None) -> Any:
         """Send a message and wait for the reply; message, state, reply and key are durable before it comes.
 
         The same key and arguments again get the recorded reply, and nothing runs. Raises
@@ -65,7 +65,7 @@ class ActorRef(Generic[A]):
     async def cast(
         self, method: Callable[[A, SyncContext, *Ts], Any], /, *arguments: *Ts, key: str | None = None
     ) -> None: ...
-    async def cast(self, method: Callable[..., Any], /, *arguments: Any, key: str | None = None) -> None:
+    async def cast(self, method: Callable[..., Any], /, *arguments: object, key: str | None = None) -> None:
         """Send a message; it is on disk when this returns, and takes effect once."""
         spec = method_spec(method, self._spec, CAST)
         await self._post.tell(self.address, self._spec, CAST, spec.name, arguments, key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar, TypeVarTuple, overload
 
 from msgspec import Struct
@@ -107,11 +108,35 @@ class Context:
         semantics: Semantics | None = None,
         on_cancel: OnCancel = "wait",
     ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[*Ts, str], Awaitable[T]],
+        /,
+        *arguments: *Ts,
+        name: str | None = None,
+        retry: Retry | None = None,
+        effect: EffectName | None = None,
+        semantics: Semantics | None = None,
+        on_cancel: OnCancel = "wait",
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[*Ts, str], T],
+        /,
+        *arguments: *Ts,
+        name: str | None = None,
+        retry: Retry | None = None,
+        effect: EffectName | None = None,
+        semantics: Semantics | None = None,
+        on_cancel: OnCancel = "wait",
+    ) -> Coroutine[Any, Any, T]: ...
     def step(
         self,
         function: Callable[..., Any],
         /,
-        *arguments: Any,
+        *arguments: object,
         name: str | None = None,
         retry: Retry | None = None,
         effect: str | None = None,
@@ -200,11 +225,33 @@ class SyncContext:
         effect: EffectName | None = None,
         semantics: Semantics | None = None,
     ) -> T: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[*Ts, str], Awaitable[T]],
+        /,
+        *arguments: *Ts,
+        name: str | None = None,
+        retry: Retry | None = None,
+        effect: EffectName | None = None,
+        semantics: Semantics | None = None,
+    ) -> T: ...
+    @overload
+    def step(
+        self,
+        function: Callable[[*Ts, str], T],
+        /,
+        *arguments: *Ts,
+        name: str | None = None,
+        retry: Retry | None = None,
+        effect: EffectName | None = None,
+        semantics: Semantics | None = None,
+    ) -> T: ...
     def step(
         self,
         function: Callable[..., Any],
         /,
-        *arguments: Any,
+        *arguments: object,
         name: str | None = None,
         retry: Retry | None = None,
         effect: str | None = None,
@@ -273,10 +320,11 @@ def check_on_cancel(on_cancel: str) -> str:
 def caller() -> str:
     """The file:line of the code that called a context's method, for reports of divergence."""
     frame = sys._getframe(2)
-    return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
+    return _place(frame.f_code.co_filename, frame.f_lineno)
 
 
-def _short(filename: str) -> str:
-    """The last two parts of a path: enough to find the line, the same on every machine."""
+@lru_cache(maxsize=4096)
+def _place(filename: str, line: int) -> str:
+    """A line by the last two parts of its file's path: enough to find it, the same on every machine."""
     cut = filename.rfind("/", 0, max(filename.rfind("/"), 0))
-    return filename[cut + 1 :]
+    return f"{filename[cut + 1 :]}:{line}"

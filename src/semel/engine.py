@@ -1,7 +1,7 @@
 """The engine: puts store, journal, registry and workers together. The only place that builds.
 
-    async with semel.Engine("sqlite:///payments.db") as engine:
-        receipt = await engine.run(process_order, order, key="order-123")
+async with semel.Engine("sqlite:///payments.db") as engine:
+receipt = await engine.run(process_order, order, key="order-123")
 """
 
 from __future__ import annotations
@@ -175,7 +175,9 @@ class Engine:
             await self._socket.stop()
         for worker in self._workers:
             await worker.close()
-        self._waiters.fail_all(refused("engine: it was closed before the outcome came; the execution goes on in the next"))
+        self._waiters.fail_all(
+            refused("engine: it was closed before the outcome came; the execution goes on in the next")
+        )
         await self._services.committer.close()
         self._services.close()
         self._store.close()
@@ -222,7 +224,7 @@ class Engine:
     ) -> T: ...
     @overload
     async def run(self, function: Callable[[SyncContext, *Ts], T], /, *arguments: *Ts, key: str | None = None) -> T: ...
-    async def run(self, function: Callable[..., Any], /, *arguments: Any, key: str | None = None) -> Any:
+    async def run(self, function: Callable[..., Any], /, *arguments: object, key: str | None = None) -> Any:
         """Start or join the execution named `key` and return its outcome, which is durable by then.
 
         The same key and arguments: one execution, whatever happened since. Raises ExecutionError
@@ -243,7 +245,9 @@ class Engine:
     async def start(
         self, function: Callable[[SyncContext, *Ts], T], /, *arguments: *Ts, key: str | None = None
     ) -> Execution[T]: ...
-    async def start(self, function: Callable[..., Any], /, *arguments: Any, key: str | None = None) -> Execution[Any]:
+    async def start(
+        self, function: Callable[..., Any], /, *arguments: object, key: str | None = None
+    ) -> Execution[Any]:
         """Start or find the execution named `key`. It is on disk when this returns. Raises as `run` does."""
         self._opened()
         return await self.start_spec(function_spec(function), arguments, key=key)

@@ -26,6 +26,7 @@ from semel.store import codec
 from semel.store.base import ACTOR, FUNCTION, PARKED, Filter, KeyId, Reader, Stream
 
 T = TypeVar("T")
+Events = list[Event]
 
 
 class ExecutionInfo(Struct, frozen=True):
@@ -134,7 +135,7 @@ class Executions:
         reader = self._reader()
         return describe(reader, find(reader, which, namespace=self._namespace, function=function))
 
-    async def history(self, which: str, *, function: str | None = None) -> list[Event]:
+    async def history(self, which: str, *, function: str | None = None) -> Events:
         """The events of one execution, in AWS's terms. Raises NotFoundError."""
         reader = self._reader()
         stream = find(reader, which, namespace=self._namespace, function=function)
@@ -147,7 +148,9 @@ class Executions:
         """
         found = find(self._reader(), which, namespace=self._namespace, function=function)
         now_ms = self._now_ms()
-        stream = await self._run(lambda transaction: journal.stop(transaction, found.number, reason=reason, now_ms=now_ms))
+        stream = await self._run(
+            lambda transaction: journal.stop(transaction, found.number, reason=reason, now_ms=now_ms)
+        )
         settled = journal.outcome_in(self._reader(), stream)
         self._told(stream, settled)
         return describe(self._reader(), stream)

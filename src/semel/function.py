@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable
+from types import CodeType
 from typing import Any, Final, Literal, TypeVar, overload
 
 from msgspec import Struct
@@ -51,11 +52,8 @@ class StepOptions(Struct, frozen=True):
     semantics: str
     effect_parameter: str | None
     is_async: bool
-
-    @property
-    def starts_durably(self) -> bool:
-        """Whether the start must be on disk before the body runs."""
-        return self.effect is Effect.AT_MOST_ONCE or self.semantics == PER_RETRY
+    starts_durably: bool = False  # the start must be on disk before the body runs
+    given_retry: Retry | None = None  # None where `retry` is the default of the effect kind
 
 
 class FunctionSpec:
@@ -147,6 +145,7 @@ def durable_function(function: Any = None, /, *, name: str | None = None) -> Any
     """
 
     def register(target: F) -> F:
+        _check_function("durable_function", target)
         spec = FunctionSpec(check_name("durable function", name or public_name(target)), target)
         REGISTRY.add_function(spec)
         register_annotations(target)
@@ -154,6 +153,14 @@ def durable_function(function: Any = None, /, *, name: str | None = None) -> Any
         return target
 
     return register if function is None else register(function)
+
+
+def _check_function(decorator: str, target: object) -> None:
+    if not inspect.isfunction(inspect.unwrap(target) if callable(target) else target):
+        raise ValidationError(
+            f"@{decorator}: found {target!r}, expected a function; "
+            f"write @{decorator} above a def, and options by name: @{decorator}(name=…)"
+        )
 
 
 def function_spec(function: Callable[..., Any] | str) -> FunctionSpec:
@@ -200,6 +207,7 @@ def step(
         check_effect(effect, semantics, **refused)
 
     def attach(target: F) -> F:
+        _check_function("step", target)
         options = step_options(target, name=name, retry=retry, effect=effect, semantics=semantics)
         register_annotations(target)
         target.__semel_step__ = options  # type: ignore[attr-defined]
@@ -222,10 +230,13 @@ def step_options(
         if name is None and retry is None and effect is None and semantics is None:
             return declared
         name = declared.name if name is None else name
-        retry = declared.retry if retry is None else retry
+        retry = declared.given_retry if retry is None else retry
         effect = declared.effect if effect is None else effect
         semantics = declared.semantics if semantics is None else semantics
+    elif name is None and retry is None and effect is None and semantics is None:
+        return _plain_options(function)
     kind = check_effect(effect or "repeatable", semantics or AT_LEAST_ONCE)
+    given_retry = retry
     if retry is None:
         retry = NEVER if kind is Effect.AT_MOST_ONCE else DEFAULT
     elif kind is Effect.AT_MOST_ONCE and retry.attempts != 1:
@@ -240,7 +251,27 @@ def step_options(
         semantics or AT_LEAST_ONCE,
         _effect_parameter(function),
         is_async=inspect.iscoroutinefunction(function),
+        starts_durably=kind is Effect.AT_MOST_ONCE or semantics == PER_RETRY,
+        given_retry=given_retry,
     )
+
+
+def _plain_options(function: Callable[..., Any]) -> StepOptions:
+    """The options of a function without a decorator, kept on it: asking for its signature is slow."""
+    known = getattr(function, "__semel_plain_step__", None)
+    if isinstance(known, StepOptions):
+        return known
+    options = StepOptions(
+        step_name(function),
+        DEFAULT,
+        Effect.REPEATABLE,
+        AT_LEAST_ONCE,
+        _effect_parameter(function),
+        is_async=inspect.iscoroutinefunction(function),
+    )
+    if inspect.isfunction(function):
+        function.__semel_plain_step__ = options  # type: ignore[attr-defined]
+    return options
 
 
 def check_effect(effect: str, semantics: str, **refused: Any) -> Effect:
@@ -276,15 +307,43 @@ def _effect_parameter(function: Callable[..., Any]) -> str | None:
     return next((parameter.name for parameter in parameters if parameter.default is EFFECT_KEY), None)
 
 
-def code_hash(function: Callable[..., Any]) -> str:
-    """Digest of the function's normalised source: docstrings, comments, annotations and layout do not count."""
+def code_hash(code: Callable[..., Any] | type) -> str:
+    """Digest of the normalised source of a function or class, the same under every Python.
+
+    Docstrings, comments, annotations, layout and the decorators of the whole do not count. Code
+    without source is told apart by its bytecode, which another Python compiles otherwise.
+    """
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-        text = ast.dump(_Normal().visit(tree))
+        whole = ast.parse(textwrap.dedent(inspect.getsource(code))).body[0]
+        if isinstance(whole, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            whole.decorator_list = []
+        text = _spell(_Normal().visit(whole))
     except (OSError, TypeError, SyntaxError):
-        code = inspect.unwrap(function).__code__
-        text = f"{code.co_code.hex()} {code.co_names!r} {code.co_varnames!r}"
-    return f"{HASH_VERSION}:{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
+        text = _spell_compiled(code)
+    return f"{HASH_VERSION}:{hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=10).hexdigest()}"
+
+
+def _spell(node: object) -> str:
+    """A syntax tree as text, without what is empty: newer Pythons add fields."""
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return f"{type(node).__name__}({', '.join(f'{name}={_spell(value)}' for name, value in fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(_spell(item) for item in node)}]"
+    return repr(node)
+
+
+def _spell_compiled(code: object) -> str:
+    """Bytecode as text, the same in every process."""
+    if isinstance(code, CodeType):
+        constants = ", ".join(_spell_compiled(constant) for constant in code.co_consts)
+        return f"{code.co_code.hex()} {code.co_names!r} {code.co_varnames!r} ({constants})"
+    if isinstance(code, frozenset):
+        return f"{{{', '.join(sorted(map(repr, code)))}}}"
+    if isinstance(code, type):
+        return " ".join(f"{name}={_spell_compiled(part)}" for name, part in vars(code).items() if callable(part))
+    compiled = getattr(inspect.unwrap(code) if callable(code) else code, "__code__", None)
+    return repr(code) if compiled is None else _spell_compiled(compiled)
 
 
 class _Normal(ast.NodeTransformer):
@@ -296,13 +355,28 @@ class _Normal(ast.NodeTransformer):
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
         return self._function(node)
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.body = _without_docstring(node.body)
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is None:
+            node.annotation = ast.Constant(None)
+            return self.generic_visit(node)
+        return self.generic_visit(ast.Assign([node.target], node.value))
+
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
         node.returns = None
-        node.decorator_list = []
-        for argument in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]:
-            argument.annotation = None
-        first = node.body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            node.body = node.body[1:] or [ast.Pass()]
-        self.generic_visit(node)
-        return node
+        node.body = _without_docstring(node.body)
+        return self.generic_visit(node)
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        return body[1:] or [ast.Pass()]
+    return body

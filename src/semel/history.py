@@ -123,14 +123,16 @@ def _ended(entry: Settled, before: Operation | None) -> list[tuple[str, dict[str
     else:
         verb = _VERBS[entry.status]
         fields |= _error(entry.error)
-    if before.kind is Kind.STEP:
-        fields["attempt"] = before.attempt + 1
-    return [*_silent_start(before), (f"{noun}{verb}", fields)]
+    if before.kind is not Kind.STEP:
+        return [(f"{noun}{verb}", fields)]
+    if entry.status is Status.CANCELLED and before.status is not Status.STARTED:
+        return [(f"{noun}{verb}", fields | {"attempt": before.attempt})]
+    return [*_silent_start(before), (f"{noun}{verb}", fields | {"attempt": before.attempt + 1})]
 
 
 def _silent_start(before: Operation) -> list[tuple[str, dict[str, Any]]]:
     """The start of a later attempt, which is not an entry of its own."""
-    if before.kind is Kind.STEP and before.status is Status.READY:
+    if before.status is Status.READY:
         return [("StepStarted", _identity(before))]
     return []
 

@@ -11,12 +11,15 @@ from msgspec import Struct
 
 from semel.errors import ValidationError
 
+DELAY_MAX_MS: Final = 10 * 366 * 86_400_000
+FACTOR_MAX: Final = 1_000
+
 
 class Retry(Struct, frozen=True, kw_only=True):
     """A back-off policy. The defaults are AWS's preset: 6 attempts, 5 s doubling to 60 s, full jitter.
 
-    `attempts` counts the first try; `Retry(attempts=1)` never retries. `only` names the error
-    classes worth another try (by name, also of a base class); empty means all. Raises
+    `attempts` counts the first try; `Retry(attempts=1)` never retries. `only` is a tuple of the
+    error classes worth another try, subclasses included; empty means all. Raises
     ValidationError for values out of range.
     """
 
@@ -28,14 +31,16 @@ class Retry(Struct, frozen=True, kw_only=True):
     only: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
-        wrong = [
-            ("attempts", self.attempts, "1 or more", self.attempts >= 1),
-            ("first_delay_ms", self.first_delay_ms, "0 or more", self.first_delay_ms >= 0),
-            ("factor", self.factor, "1.0 or more", self.factor >= 1.0),
-            ("delay_max_ms", self.delay_max_ms, "0 or more", self.delay_max_ms >= 0),
+        delay = f"a whole number from 0 to {DELAY_MAX_MS} (ten years)"
+        checks = [
+            ("attempts", self.attempts, "a whole number, 1 or more", _is_whole(self.attempts, at_least=1)),
+            ("first_delay_ms", self.first_delay_ms, delay, _is_delay(self.first_delay_ms)),
+            ("factor", self.factor, f"a number from 1 to {FACTOR_MAX}", _is_factor(self.factor)),
+            ("delay_max_ms", self.delay_max_ms, delay, _is_delay(self.delay_max_ms)),
             ("jitter", self.jitter, "'full' or 'none'", self.jitter in ("full", "none")),
+            ("only", self.only, "a tuple of exception classes", _is_errors(self.only)),
         ]
-        for field, found, expected, is_right in wrong:
+        for field, found, expected, is_right in checks:
             if not is_right:
                 raise ValidationError(f"Retry.{field}: found {found!r}, expected {expected}")
 
@@ -48,6 +53,22 @@ class Retry(Struct, frozen=True, kw_only=True):
             return None
         ceiling = min(float(self.delay_max_ms), self.first_delay_ms * self.factor ** min(attempt - 1, 64))
         return round(ceiling * luck) if self.jitter == "full" else round(ceiling)
+
+
+def _is_whole(found: object, *, at_least: int) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and found >= at_least
+
+
+def _is_delay(found: object) -> bool:
+    return _is_whole(found, at_least=0) and found <= DELAY_MAX_MS  # type: ignore[operator]
+
+
+def _is_factor(found: object) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool) and 1 <= found <= FACTOR_MAX
+
+
+def _is_errors(found: object) -> bool:
+    return isinstance(found, tuple) and all(isinstance(cls, type) and issubclass(cls, BaseException) for cls in found)
 
 
 NEVER: Final = Retry(attempts=1)

@@ -134,9 +134,9 @@ def test_control_characters_of_a_user_do_not_reach_the_terminal(capsys, output):
 
 def test_a_table_shows_times_in_utc_and_nothing_as_a_dash(capsys):
     show_rows(
-        [{"id": "a", "started_at_ms": 1_000, "result": None}], columns=("id", "started_at_ms", "result"), output="table"
+        [{"id": "a", "started_ms": 1_000, "result": None}], columns=("id", "started_ms", "result"), output="table"
     )
     assert capsys.readouterr().out.splitlines() == [
-        "ID  STARTED AT                RESULT",
+        "ID  STARTED                   RESULT",
         "a   1970-01-01 00:00:01.000Z  -",
     ]

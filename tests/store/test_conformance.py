@@ -149,6 +149,14 @@ class TestLeases:
                 write(store, call)
         assert contents(store) == before
 
+    def test_a_worker_that_claims_again_may_not_write_under_its_former_epoch(self, store: Store) -> None:
+        stream, former = held(store, created(store))
+        stream, lease = held(store, stream)
+        with pytest.raises(LeaseLost, match="superseded"):
+            write(store, lambda t: t.append(former, stream, count=1, body=b"late"))
+        write(store, lambda t: t.append(lease, stream, count=1, body=b"x"))
+        assert [row.body for row in store.rows(stream.number)] == [b"x"]
+
     def test_an_arrival_is_never_refused_for_a_lease(self, store: Store) -> None:
         stream, _ = held(store, created(store))
         write(store, lambda t: t.append(None, stream, count=1, body=b"x"))

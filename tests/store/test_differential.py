@@ -68,6 +68,7 @@ class Stores(RuleBasedStateMachine):
         self.create(actor=None, wake_ms=1)
         self.create(actor=Address("default", ACTOR, "Cart", "0"), wake_ms=None)
         self.put(number=1, worker="w0", release=None)
+        self.commit(numbers=[], keys=[], addresses=[])
 
     @rule(actor=st.none() | ACTORS, wake_ms=TIMES)
     def create(self, actor: Address | None, wake_ms: int | None) -> None:
@@ -94,14 +95,18 @@ class Stores(RuleBasedStateMachine):
 
         self.attempt("append", call)
 
-    @rule(number=NUMBERS, worker=st.none() | WORKERS, epoch=st.none() | SMALL)
-    def append_with_a_lease(self, number: int, worker: str | None, epoch: int | None) -> None:
+    @rule(number=NUMBERS, worker=WORKERS, wrong=st.sampled_from(["nothing", "nothing", "worker", "epoch"]))
+    def append_with_a_lease(self, number: int, worker: str, wrong: str) -> None:
         def call(t: Any) -> Any:
-            stream = t.stream(number)
-            if stream is None:
-                return (LookupError, "no stream")
-            holder = worker or stream.holder or "nobody"
-            lease = Lease(number, stream.epoch if epoch is None else epoch, holder)
+            stream = t.stream(number) or t.stream(1)
+            if stream.holder is None:
+                stream = msgspec.structs.replace(stream, holder=worker, epoch=stream.epoch + 1)
+                t.put(stream)
+            lease = Lease(
+                stream.number,
+                stream.epoch - (wrong == "epoch"),
+                "nobody" if wrong == "worker" else stream.holder,
+            )
             return t.append(lease, stream, count=1, body=b"held")
 
         self.attempt("append_with_a_lease", call)

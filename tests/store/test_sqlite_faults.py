@@ -143,7 +143,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode != 0:
         pytest.skip(f"a small disk needs the right to mount one: {mounted.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], timeout=10, check=True)
+    subprocess.run(["umount", "-l", str(folder)], timeout=10, check=True)
 
 
 def test_a_disk_that_fills_takes_reads_and_later_writes_again(small_disk: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ import pytest
 
 from semel.errors import JournalCorruptError, StoreError, UnavailableError
 from semel.store import sqlite_statements as sql
-from semel.store.base import Stream
+from semel.store.base import ACTOR, Needs, Stream, Transaction
 from semel.store.sqlite import SqliteStore
 from semel.store.sqlite_file import (
     APPLICATION_ID,
@@ -25,7 +27,7 @@ from semel.store.sqlite_file import (
     open_reader,
     sqlite_verdict,
 )
-from tests.store.backends import created, write
+from tests.store.backends import a_key, created, key_id, new_actor, write
 
 NEVER_CHANGES = {"number", "uid", "namespace", "type", "name", "key", "origin", "created_ms"}
 
@@ -35,10 +37,14 @@ def pragma(store: SqliteStore, name: str) -> object:
 
 
 def refused(path: Path, kind: type[StoreError], *said: str) -> None:
-    """Opening raises with these words, and leaves the folder byte for byte as it was."""
+    """Opening raises with these words, and leaves each file byte for byte as it was.
+
+    To look into a database with a log SQLite makes the log's index, and an empty log; no more than that.
+    """
 
     def folder() -> dict[str, bytes]:
-        return {file.name: file.read_bytes() for file in path.parent.glob("*") if file.is_file()}
+        files = {file.name: file.read_bytes() for file in path.parent.glob("*") if not file.name.endswith("-shm")}
+        return {name: data for name, data in files.items() if data or not name.endswith("-wal")}
 
     before = folder()
     for opening in (lambda: SqliteStore.open(path), lambda: open_reader(str(path))):
@@ -116,6 +122,42 @@ def test_nothing_on_the_hot_path_reads_a_whole_table(
     ]
     assert [line for line in tables if index not in line] == []
     assert [line for line in plan if "TEMP B-TREE FOR ORDER BY" in line and statement is not sql.DUE] == []
+    store.close()
+
+
+def test_a_batch_reads_what_its_calls_need_with_one_statement_for_each_kind(tmp_path: Path) -> None:
+    """A repeated request is answered from the batch: its key, its stream, and the row of its outcome."""
+    store = SqliteStore.open(tmp_path / "x.db")
+    executions = [created(store) for _ in range(100)]
+    actors = [new_actor(store, f"a{place}") for place in range(100)]
+
+    def settle(t: Transaction, stream: Stream, row: int) -> None:
+        for body in (b"begun", b"outcome", b"after")[: 2 + row]:
+            now = t.append(None, t.stream(stream.number), count=2, body=body)
+        t.put(msgspec.structs.replace(now, status="RUNNING" if row else "SUCCEEDED"))
+        t.put_key(a_key(store, stream.uid, stream, settled_seq=3 * row))
+
+    write(store, *(lambda t, a=a: t.create(a) for a in actors))
+    write(store, *(lambda t, s=s: settle(t, s, int(s.type == ACTOR)) for s in executions + actors))
+    statements: list[str] = []
+    store._database.exec_trace = lambda cursor, statement, bindings: statements.append(statement) or True
+    transaction = store.begin([Needs(keys=(key_id(stream.uid),)) for stream in executions + actors])
+    for stream in executions + actors:
+        key = transaction.key(key_id(stream.uid))
+        assert transaction.row_at(key.stream, key.settled_seq or transaction.stream(key.stream).tail).body == b"outcome"
+    assert len(statements) == 1
+    statements.clear()
+    transaction = store.begin(
+        [Needs(streams=(stream.number,)) for stream in executions]
+        + [Needs(addresses=(actor.address,)) for actor in actors]
+    )
+    for stream in executions:
+        transaction.append(None, transaction.stream(stream.number), count=1, body=b"x")
+    for actor in actors:
+        transaction.append(None, transaction.stream_by_address(actor.address), count=1, body=b"x")
+        transaction.forget_key(key_id(actor.uid))
+    store.commit(transaction)
+    assert len(statements) == 2 + len(["begin", "append", "change", "forget keys", "commit"])
     store.close()
 
 
@@ -263,3 +305,17 @@ def test_the_innermost_mount_decides(tmp_path: Path) -> None:
     assert file_system("/x", mounts=str(tmp_path / "none")) == ""
     assert file_system_verdict("/x", mounts=str(tmp_path / "none")) == ""
     assert {"ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", ""} & NETWORK_FILE_SYSTEMS == set()
+
+
+def test_a_reader_leaves_the_writer_s_locks_alone(tmp_path: Path) -> None:
+    """G1: a program that opens and closes the file must not take the log from under its owner."""
+    path = tmp_path / "x.db"
+    store = SqliteStore.open(path)
+    store.reader().close()
+    open_reader(str(path)).close()
+    foreign = "import sys, apsw; c = apsw.Connection(sys.argv[1]); list(c.execute('select 1 from stream')); c.close()"
+    subprocess.run([sys.executable, "-c", foreign, str(path)], check=True, timeout=30)
+    try:
+        assert (tmp_path / "x.db-wal").exists()
+    finally:
+        store.close()

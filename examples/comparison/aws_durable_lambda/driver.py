@@ -32,6 +32,10 @@ class EngineDiedError(Exception):
     """The engine process ended before it answered."""
 
 
+class NoAnswerError(Exception):
+    """The engine process lives, and what was asked of it did not happen in time."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a request was answered, and how long the engine took for it."""
@@ -183,8 +187,12 @@ class EngineProcess:
         return answer
 
     async def _ask(self, do: str, **fields: Any) -> Answer:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            return await self.send(do, **fields)
+        answer = self.send(do, **fields)
+        await asyncio.wait([answer], timeout=ANSWER_TIMEOUT_S)
+        if not answer.done():
+            answer.cancel()
+            raise NoAnswerError(f"{do} {fields.get('key', '')}: no answer from the engine in {ANSWER_TIMEOUT_S:.0f} s")
+        return answer.result()
 
     async def pay(self, key: str, body: str) -> Answer:
         """One request, to its answer."""
@@ -204,11 +212,14 @@ class EngineProcess:
 
     async def held(self, place: str, order: str) -> None:
         """Return once a step body of this life stands there."""
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            while True:
-                event = await self._held.get()
-                if (event["place"], event["order"], event["pid"]) == (place, order, self._process.pid):
-                    return
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                while True:
+                    event = await self._held.get()
+                    if (event["place"], event["order"], event["pid"]) == (place, order, self._process.pid):
+                        return
+        except TimeoutError:
+            raise NoAnswerError(f"{order}: its step did not reach {place} in {ANSWER_TIMEOUT_S:.0f} s") from None
 
     async def kill(self) -> None:
         """SIGKILL this process and no other, and see it dead. Raises EngineDiedError if it was dead before."""

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -92,14 +94,15 @@ class ActorModel:
         return {name: str(value) for name, value in vars(state).items()}
 
 
-MODELS = {"function": FunctionModel, "actor": ActorModel}
+MODELS: Mapping[str, Callable[[semel.Engine, ProviderKeys], Model]] = {"function": FunctionModel, "actor": ActorModel}
 
 
 def report(event: Fields) -> None:
-    """Write one event; it is in the pipe when this returns."""
+    """Write one event; it is in the pipe when this returns, unless nobody listens any more."""
     data = (json.dumps(event) + "\n").encode()
-    while data:
-        data = data[os.write(1, data) :]
+    with contextlib.suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(1, data) :]
 
 
 class Commands:

@@ -154,9 +154,7 @@ async def _check_afterwards(
         again = {victim.order: (await engine.pay(victim.order, victim.body)).body for victim in orders}
         summary = await engine.summary(MERCHANT)
     books, begins = read_books(setting.ledger), read_begins(setting.witness)
-    checks.equal(
-        f"after one more restart {len(orders)} repeated requests get the same bytes", found=again, expected=answers
-    )
+    checks.equal(f"after one more restart {len(orders)} duplicates get the same bytes", found=again, expected=answers)
     expected_total = sum((victim.amount for victim in orders), Decimal())
     checks.equal(
         f"the ledger balances: {expected_total} in {len(orders)} charges", found=books.total(), expected=expected_total

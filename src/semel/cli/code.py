@@ -67,7 +67,7 @@ def find_function(target: str) -> FunctionSpec:
     return function_spec(found)
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """The value of one JSON document. Raises ValidationError; stricter than `json` where it would guess."""
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)

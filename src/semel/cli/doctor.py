@@ -65,11 +65,9 @@ def doctor(ctx: click.Context, store: str, output: str, modules: tuple[str, ...]
 
 def sqlite() -> Finding:
     """Whether this SQLite has the WAL-reset bug."""
-    import apsw
+    from semel.store.sqlite_file import sqlite_verdict, sqlite_version
 
-    from semel.store.sqlite_file import sqlite_verdict
-
-    version = apsw.sqlite_lib_version()
+    version = sqlite_version()
     verdict = sqlite_verdict(version)
     return (
         Finding("sqlite", FAIL, verdict) if verdict else Finding("sqlite", OK, f"{version}, without the WAL-reset bug")

@@ -9,12 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import click
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 TABLE: Final = "table"
 JSON: Final = "json"
@@ -89,7 +87,7 @@ def _cell(column: str, value: Any) -> str:
     match value:
         case None:
             return "-"
-        case int() if column.endswith("_at_ms"):
+        case int() if column.endswith("_ms"):
             return instant(value)
         case str():
             return plain_text(value)

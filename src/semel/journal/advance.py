@@ -30,6 +30,7 @@ from semel.kernel.operation import Operation, Update, decide, evolve, next_wake
 from semel.store import codec
 from semel.store.base import FUNCTION, PARKED, RUNNING, Key, KeyId, Lease, Stream, Transaction
 
+
 class Then(Enum):
     """What the holder does with the stream after the append."""
 
@@ -134,9 +135,7 @@ def _decide(
         changes[update.id] = operation
 
 
-def _afterwards(
-    request: Advance, stream: Stream, changes: Mapping[str, Operation], time_ms: int
-) -> dict[str, Any]:
+def _afterwards(request: Advance, stream: Stream, changes: Mapping[str, Operation], time_ms: int) -> dict[str, Any]:
     """The fields of the stream's row that `then` changes."""
     fields: dict[str, Any] = {}
     if request.base:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from semel.errors import IdempotencyConflictError, JournalCorruptError
 from semel.journal.advance import settled_in
-from semel.kernel.entry import Entry, InvocationEnded, Kind, Payload, Settled, Status
+from semel.kernel.entry import Entry, InvocationEnded, Kind, Payload, Settled, Started, Status
 from semel.kernel.operation import Action, Operation, Update, decide
 from semel.kernel.values import ErrorData
 from semel.store import codec
@@ -85,11 +85,9 @@ def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, co
         created_ms=request.now_ms,
     )
     transaction.create(stream)
-    update = Update(
+    started = Started(
         request.uid,
         Kind.EXECUTION,
-        Action.START,
-        request.now_ms,
         name=request.key,
         version=request.version,
         payload=request.payload,
@@ -97,7 +95,7 @@ def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, co
         source=request.source,
         origin=request.uid,
     )
-    append = codec.Append(request.now_ms, decide(None, update, request.now_ms), stream.epoch, stream.invocation)
+    append = codec.Append(request.now_ms, (started,), stream.epoch, stream.invocation)
     body = codec.encode(append, stream=stream.number, seq=1)
     return transaction.append(None, stream, count=1, body=body, time_ms=request.now_ms), append
 

@@ -18,9 +18,7 @@ def lease_of(stream: Stream) -> Lease:
     return Lease(stream.number, stream.epoch, stream.holder)
 
 
-def claim(
-    transaction: Transaction, worker: str, *, now_ms: int, limit: int, names: Collection[str]
-) -> list[Stream]:
+def claim(transaction: Transaction, worker: str, *, now_ms: int, limit: int, names: Collection[str]) -> list[Stream]:
     """Take up to `limit` streams that are due and whose code is among `names`.
 
     Each gets a new epoch, so that its former holder may write no more.

@@ -8,8 +8,7 @@ from msgspec import Struct
 
 from semel.errors import IdempotencyConflictError, JournalCorruptError
 from semel.journal.executions import settled_at
-from semel.kernel.entry import Kind, MessageHeader, Payload, Settled
-from semel.kernel.operation import Action, Update, decide
+from semel.kernel.entry import Kind, MessageHeader, Payload, Settled, Started
 from semel.store import codec
 from semel.store.base import Address, Key, KeyId, Stream, Transaction
 
@@ -95,18 +94,16 @@ def _add(transaction: Transaction, stream: Stream, request: SendRequest) -> Send
     time_ms = max(request.now_ms, stream.time_ms)
     seq = stream.head + 1
     message = f"m{seq}"
-    update = Update(
+    started = Started(
         message,
         Kind.MESSAGE,
-        Action.START,
-        time_ms,
         name=request.header.method,
         payload=request.payload,
         message=request.header,
         fingerprint=request.fingerprint,
         version=request.version,
     )
-    append = codec.Append(time_ms, decide(None, update, time_ms), stream.epoch)
+    append = codec.Append(time_ms, (started,), stream.epoch)
     body = codec.encode(append, stream=stream.number, seq=seq)
     changes = _waking(stream, request)
     after = transaction.append(None, stream, count=1, body=body, time_ms=time_ms, **changes)

@@ -59,7 +59,9 @@ class Control(StrEnum):
     PARK = "park"
 
 
-class Payload(Struct, frozen=True, omit_defaults=True, rename={"data": "d", "encoding": "e", "digest": "h", "key_id": "k"}):
+class Payload(
+    Struct, frozen=True, omit_defaults=True, rename={"data": "d", "encoding": "e", "digest": "h", "key_id": "k"}
+):
     """A value as bytes. `digest` when they are kept in chunks elsewhere, `key_id` when encrypted."""
 
     data: bytes = b""

@@ -1,7 +1,9 @@
 """An actor's messages in order, and its state after the last turn.
 
-Order is priority, then arrival (J8). A message leaves when it settles. Turns after the last
-snapshot are kept, because recovery runs them again.
+Order is priority, then arrival (J8); a message whose turn has recorded something comes before
+any other, because turns do not overlap, also after a crash. A message leaves when it settles.
+Turns after the last snapshot are kept, because recovery runs them again; those that failed
+left the state as it was, and are not.
 """
 
 from __future__ import annotations
@@ -11,15 +13,19 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from semel.kernel.entry import Kind, Payload, Record, Settled, Started, TurnEnded
+from semel.kernel.entry import Kind, Payload, Record, Settled, Started, Status, TurnEnded
 from semel.kernel.operation import Operation, fold
+
+_FIRST = -(1 << 64)  # before any priority: a priority is an integer of msgpack
 
 
 class Letter(Struct):
-    """A message with its place: the `seq` of its start."""
+    """A message with its place: the `seq` of its start. `is_begun` once an operation of its turn is recorded."""
 
     operation: Operation
     seq: int
+    is_begun: bool = False
+    is_taken: bool = False
 
 
 class Mailbox:
@@ -51,12 +57,21 @@ class Mailbox:
                 self._open[entry.operation] = Letter(operations[entry.operation], record.seq)
                 priority = 0 if entry.message is None else entry.message.priority
                 heapq.heappush(self._order, (-priority, record.seq, entry.operation))
+            case Started():
+                self._begin(entry.parent)
             case TurnEnded():
                 self._end_turn(entry, record.seq)
             case Settled():
                 self._settle(entry, record.time_ms + entry.offset_ms)
             case _:
                 pass
+
+    def _begin(self, message: str) -> None:
+        letter = self._open.get(message)
+        if letter is not None and not letter.is_begun:
+            letter.is_begun = True
+            if not letter.is_taken:
+                heapq.heappush(self._order, (_FIRST, letter.seq, message))
 
     def _end_turn(self, entry: TurnEnded, seq: int) -> None:
         if entry.state is not None:
@@ -75,12 +90,14 @@ class Mailbox:
         operations = {entry.operation: letter.operation}
         fold(operations, [(entry, at_ms)])
         letter.operation = operations[entry.operation]
+        if entry.status is not Status.SUCCEEDED:
+            self._turns = [kept for kept in self._turns if kept is not letter]
 
     def head(self) -> Operation | None:
         """The message whose turn is next, or None."""
         while self._order:
             letter = self._open.get(self._order[0][2])
-            if letter is not None:
+            if letter is not None and not letter.is_taken:
                 return letter.operation
             heapq.heappop(self._order)
         return None
@@ -89,11 +106,12 @@ class Mailbox:
         """The message whose turn is next; from now on it is no longer the head. It stays open until it settles."""
         head = self.head()
         if head is not None:
+            self._open[head.id].is_taken = True
             heapq.heappop(self._order)
         return head
 
     def turns(self) -> list[Operation]:
-        """The settled messages whose turns came after the snapshot, in order."""
+        """The messages whose turns came after the snapshot and did not fail, in order."""
         return [letter.operation for letter in self._turns]
 
     def __len__(self) -> int:
@@ -106,4 +124,3 @@ class Mailbox:
         if self._snapshot_seq:
             needed.append(self._snapshot_seq)
         return min(needed, default=1)
-

@@ -95,55 +95,65 @@ TRANSITIONS: dict[tuple[Kind, Action], dict[Status, Status]] = {
 
 
 class Update(Struct, frozen=True):
-    """A request to change an operation at `at_ms`. `payload` is the input of a START, else the result."""
+    """A request to change an operation at `at_ms`.
+
+    `start` is what its start records; needed by a START, and by a close that may be the first
+    thing recorded. `payload` is the result of any other action.
+    """
 
     id: str
     kind: Kind
     action: Action
     at_ms: int
-    name: str = ""
-    parent: str = ""
-    path: str = ""
-    subtype: str = ""
-    source: str = ""
-    arguments: bytes = b""
-    version: str = ""
-    effect: Effect = Effect.REPEATABLE
-    semantics: str = ""
-    effect_key: str = ""
+    start: Started | None = None
     due_ms: int | None = None
     payload: Payload | None = None
     error: ErrorData | None = None
-    message: MessageHeader | None = None
-    fingerprint: bytes = b""
-    origin: str = ""
     requested: bool = False
 
 
 class Operation(Struct, frozen=True):
-    """The fold of the entries that share an id."""
+    """The fold of the entries that share an id. What its start said is kept as that entry."""
 
     id: str
     kind: Kind
     status: Status
-    name: str = ""
-    parent: str = ""
-    source: str = ""
-    arguments: bytes = b""
-    version: str = ""
-    effect: Effect = Effect.REPEATABLE
-    semantics: str = ""
-    effect_key: str = ""
-    message: MessageHeader | None = None
-    fingerprint: bytes = b""
+    start: Started | None = None
     attempt: int = 0
     due_ms: int | None = None
-    payload: Payload | None = None
     result: Payload | None = None
     error: ErrorData | None = None
     requested: bool = False
     started_ms: int = 0
     ended_ms: int | None = None
+
+    @property
+    def name(self) -> str:
+        return "" if self.start is None else self.start.name
+
+    @property
+    def parent(self) -> str:
+        return "" if self.start is None else self.start.parent
+
+    @property
+    def source(self) -> str:
+        return "" if self.start is None else self.start.source
+
+    @property
+    def payload(self) -> Payload | None:
+        return None if self.start is None else self.start.payload
+
+    @property
+    def message(self) -> MessageHeader | None:
+        return None if self.start is None else self.start.message
+
+    @property
+    def effect(self) -> Effect:
+        return Effect.REPEATABLE if self.start is None else self.start.effect
+
+    @property
+    def version(self) -> str:
+        return "" if self.start is None else self.start.version
 
 
 def decide(operation: Operation | None, update: Update, time_ms: int) -> tuple[Entry, ...]:
@@ -152,84 +162,65 @@ def decide(operation: Operation | None, update: Update, time_ms: int) -> tuple[E
     A close of an operation that has no start records both, in order (J2).
     """
     status = Status.ABSENT if operation is None else operation.status
+    kind = update.kind
     try:
-        target = TRANSITIONS[update.kind, update.action][status]
+        target = TRANSITIONS[kind, update.action][status]
     except KeyError:
-        raise IllegalTransitionError(update.id, update.kind, update.action, status) from None
-    if operation is not None and operation.kind is not update.kind:
-        raise IllegalTransitionError(update.id, update.kind, update.action, f"a {operation.kind}")
+        raise IllegalTransitionError(update.id, kind, update.action, status) from None
+    if operation is not None and operation.kind is not kind:
+        raise IllegalTransitionError(update.id, kind, update.action, f"a {operation.kind}")
+    offset_ms = update.at_ms - time_ms
     if update.action is Action.START:
-        return (_started(update, time_ms),)
-    change = _change(update, target, update.at_ms - time_ms)
-    return (change,) if operation is not None else (_started(update, time_ms), change)
+        return (_started(update, offset_ms),)
+    change = _change(update, target, offset_ms)
+    return (change,) if operation is not None else (_started(update, offset_ms), change)
 
 
-def _started(update: Update, time_ms: int) -> Started:
-    opening = update.action is Action.START
-    return Started(
-        update.id,
-        update.kind,
-        parent=update.parent,
-        name=update.name,
-        subtype=update.subtype,
-        path=update.path,
-        source=update.source,
-        arguments=update.arguments,
-        version=update.version,
-        effect=update.effect,
-        semantics=update.semantics,
-        effect_key=update.effect_key,
-        due_ms=update.due_ms if opening else None,
-        payload=update.payload if opening else None,
-        message=update.message,
-        fingerprint=update.fingerprint,
-        origin=update.origin,
-        offset_ms=update.at_ms - time_ms,
-    )
+def _started(update: Update, offset_ms: int) -> Started:
+    start = update.start
+    if start is None:
+        start = Started(update.id, update.kind)
+    if start.due_ms == update.due_ms or update.action is not Action.START:
+        return msgspec.structs.replace(start, offset_ms=offset_ms) if offset_ms else start
+    return msgspec.structs.replace(start, due_ms=update.due_ms, offset_ms=offset_ms)
 
 
 def _change(update: Update, target: Status, offset_ms: int) -> Entry:
-    match update.action:
-        case Action.RETRY:
-            due_ms = update.at_ms if update.due_ms is None else update.due_ms
-            return RetryScheduled(update.id, due_ms, update.error, update.payload, offset_ms)
-        case Action.READY:
-            return RetryReady(update.id, offset_ms)
-        case Action.HEARTBEAT:
-            return HeartbeatReceived(update.id, offset_ms)
-        case _:
-            return Settled(
-                update.id,
-                target,
-                update.payload,
-                update.error,
-                requested=update.requested,
-                offset_ms=offset_ms,
-            )
+    action = update.action
+    if action is Action.RETRY:
+        due_ms = update.at_ms if update.due_ms is None else update.due_ms
+        return RetryScheduled(update.id, due_ms, update.error, update.payload, offset_ms)
+    if action is Action.READY:
+        return RetryReady(update.id, offset_ms)
+    if action is Action.HEARTBEAT:
+        return HeartbeatReceived(update.id, offset_ms)
+    return Settled(update.id, target, update.payload, update.error, requested=update.requested, offset_ms=offset_ms)
 
 
 def evolve(operation: Operation | None, entry: Entry, at_ms: int) -> Operation | None:
     """Return the operation after an entry of its own, recorded at `at_ms`. Cannot refuse."""
+    if isinstance(entry, Started):
+        if operation is not None:
+            return msgspec.structs.replace(operation, status=Status.STARTED, due_ms=None)
+        return Operation(entry.operation, entry.kind, Status.STARTED, entry, 0, entry.due_ms, None, None, False, at_ms)
+    if operation is None:
+        return None
     match entry:
         case Settled():
-            if operation is None:
-                return None
-            done = operation.attempt + 1 if operation.kind is Kind.STEP else operation.attempt
-            return msgspec.structs.replace(
-                operation,
-                status=entry.status,
-                attempt=done,
-                due_ms=None,
-                result=entry.result,
-                error=entry.error,
-                requested=entry.requested,
-                ended_ms=at_ms,
+            return Operation(
+                operation.id,
+                operation.kind,
+                entry.status,
+                operation.start,
+                operation.attempt + _has_attempt(operation, entry.status),
+                None,
+                entry.result,
+                entry.error,
+                entry.requested,
+                operation.started_ms,
+                at_ms,
             )
-        case Started():
-            return _begun(operation, entry, at_ms)
         case RetryScheduled():
-            if operation is None:
-                return None
             return msgspec.structs.replace(
                 operation,
                 status=Status.PENDING,
@@ -239,34 +230,14 @@ def evolve(operation: Operation | None, entry: Entry, at_ms: int) -> Operation |
                 result=entry.payload,
             )
         case RetryReady():
-            if operation is None:
-                return None
             return msgspec.structs.replace(operation, status=Status.READY, due_ms=None)
         case _:
             return operation
 
 
-def _begun(operation: Operation | None, entry: Started, at_ms: int) -> Operation:
-    if operation is not None:
-        return msgspec.structs.replace(operation, status=Status.STARTED, due_ms=None)
-    return Operation(
-        entry.operation,
-        entry.kind,
-        Status.STARTED,
-        name=entry.name,
-        parent=entry.parent,
-        source=entry.source,
-        arguments=entry.arguments,
-        version=entry.version,
-        effect=entry.effect,
-        semantics=entry.semantics,
-        effect_key=entry.effect_key,
-        message=entry.message,
-        fingerprint=entry.fingerprint,
-        due_ms=entry.due_ms,
-        payload=entry.payload,
-        started_ms=at_ms,
-    )
+def _has_attempt(operation: Operation, outcome: Status) -> bool:
+    """Whether an attempt ended with the outcome: a step cancelled between two attempts had none."""
+    return operation.kind is Kind.STEP and (operation.status is Status.STARTED or outcome is not Status.CANCELLED)
 
 
 def is_frozen(operations: Mapping[str, Operation], operation: Operation) -> bool:

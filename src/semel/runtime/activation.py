@@ -263,13 +263,13 @@ class Activation:
                 state = self._snapshot()
         self.holder.record(EndTurn(message.id, at_ms, state, self.spec.version))
         self.holder.record(
-            Update(message.id, Kind.MESSAGE, ACTIONS[outcome.status], at_ms, payload=outcome.result, error=outcome.error)
+            Update(
+                message.id, Kind.MESSAGE, ACTIONS[outcome.status], at_ms, payload=outcome.result, error=outcome.error
+            )
         )
         if message.message is not None and message.message.key:
             stream = self.stream
-            self.holder.keys.append(
-                KeyId(stream.namespace, f"actor:{stream.name}/{stream.key}", message.message.key)
-            )
+            self.holder.keys.append(KeyId(stream.namespace, f"actor:{stream.name}/{stream.key}", message.message.key))
 
     def _snapshot(self) -> Payload:
         """The state for the turn being recorded; an earlier one in the same append is superseded by it."""
@@ -322,7 +322,9 @@ class Activation:
         if self._turn is not None:
             scope = self._turn.message.id
             prefix = (f"{scope}_", f"{scope}-")
-            settled = {name for name in settled if not name.startswith(prefix) and operations[name].kind is Kind.MESSAGE}
+            settled = {
+                name for name in settled if not name.startswith(prefix) and operations[name].kind is Kind.MESSAGE
+            }
         for name in settled:
             del operations[name]
 
@@ -380,5 +382,3 @@ class Activation:
             self._actor.terminate(reason)
         except Exception:
             logger.exception("actor %s/%s: terminate(%r) raised", self.stream.name, self.stream.key, reason)
-
-

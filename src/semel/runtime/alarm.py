@@ -19,6 +19,10 @@ class Alarm:
         self._due_ms: int | None = None
         self._handle: asyncio.TimerHandle | None = None
 
+    @property
+    def is_set(self) -> bool:
+        return self._due_ms is not None
+
     def set(self, due_ms: int | None) -> None:
         """Ring at `due_ms` instead of whenever it was set for."""
         if due_ms == self._due_ms and self._handle is not None:

@@ -109,8 +109,10 @@ class Body:
         self._at_rest()
 
     def _pump(self) -> None:
+        loop = self.loop
         while True:
-            self.loop.run_to_rest()
+            if loop.has_ready:
+                loop.run_to_rest()
             if self.divergence is not None or self.busy or self.closed is not None:
                 return
             if self._is_replaying and self._replay_one():
@@ -121,7 +123,7 @@ class Body:
                 self._deliver(*self._deliveries.popleft())
             elif self._fresh:
                 self._engage()
-            elif not self.ripen():
+            elif not self.alarms or not self.ripen():
                 return
 
     def _replay_one(self) -> bool:
@@ -311,7 +313,7 @@ class Body:
         except asyncio.CancelledError:
             self.cancel_child(slot, token)
             raise
-        except Exception as error:  # noqa: BLE001  # whatever user code raises is the scope's outcome
+        except Exception as error:  # whatever user code raises is the scope's outcome
             return await self.leave_child(slot, token, failed(error))
         return await self.leave_child(slot, token, succeeded(result))
 
@@ -322,7 +324,7 @@ class Body:
             return slot, None
         if slot.recorded is None:
             self._record(slot.update(Action.START, self.now()))
-        return slot, current_frame.set(current_frame.get().inside(slot.path or slot.id, slot.id))
+        return slot, current_frame.set(current_frame.get().inside(slot.path, slot.id))
 
     async def leave_child(self, slot: Slot, token: contextvars.Token[Frame], outcome: Outcome) -> Any:
         """Close a scope with its outcome, which is delivered like any other."""
@@ -357,7 +359,9 @@ class Body:
             )
         frame = current_frame.get(self.loop.frame)
         path = frame.next_operation()
-        slot = Slot(ids.operation_id(path), kind, name=name, parent=frame.scope or "", path=path, source=source)
+        slot = Slot(ids.operation_id(path), kind, name, path, source)
+        if frame.scope:
+            slot.parent = frame.scope
         try:
             slot.recorded = self.memo.ask(slot.id, kind, name, source=source)
         except NonDeterminismError as error:

@@ -205,6 +205,11 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """Start a body's main task in `context`, which becomes its own. It runs when pumped."""
         return self._start(coro, context=context, frame=frame)
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether `run_to_rest` has anything to do."""
+        return bool(self._ready)
+
     def run_to_rest(self) -> None:
         """Run until nothing is ready.
 

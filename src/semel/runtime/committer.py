@@ -28,20 +28,33 @@ logger = logging.getLogger("semel.committer")
 class Committer(Protocol):
     """The way to the store's one writer."""
 
+    def enqueue(self, job: Job) -> None: ...
     def submit(self, call: Call[Any], done: Done, *, needs: Needs = NOTHING) -> None: ...
     async def run(self, call: Call[T], *, needs: Needs = NOTHING) -> T: ...
     async def close(self) -> None: ...
 
 
-class _Queued:
-    __slots__ = ("call", "done", "error", "needs", "result")
+class Job:
+    """One journal call on its way: `perform` runs in the transaction, `done` on the loop after the commit."""
+
+    needs: Needs = NOTHING
+    result: Any = None
+    error: BaseException | None = None
+
+    def perform(self, transaction: Transaction) -> Any:
+        raise NotImplementedError
+
+    def done(self, result: Any, error: BaseException | None) -> None:
+        raise NotImplementedError
+
+
+class _CallJob(Job):
+    """A job of two functions."""
 
     def __init__(self, call: Call[Any], done: Done, needs: Needs) -> None:
-        self.call = call
-        self.done = done
+        self.perform = call  # type: ignore[method-assign]
+        self.done = done  # type: ignore[method-assign]
         self.needs = needs
-        self.result: Any = None
-        self.error: BaseException | None = None
 
 
 class _Batches:
@@ -52,7 +65,7 @@ class _Batches:
         self.failed: StoreError | None = None
         self._on_failed = on_failed
 
-    def process(self, batch: list[_Queued]) -> None:
+    def process(self, batch: list[Job]) -> None:
         """Run the calls and commit. Afterwards each has a result or an error."""
         if self.failed is not None:
             _refuse(batch, self.failed)
@@ -61,8 +74,8 @@ class _Batches:
             transaction = self.store.begin([item.needs for item in batch])
             for item in batch:
                 try:
-                    item.result = transaction.attempt(item.call)
-                except BaseException as error:  # noqa: BLE001  # LeaseLost is one, and belongs to its caller
+                    item.result = transaction.attempt(item.perform)
+                except BaseException as error:  # LeaseLost is one, and belongs to its caller
                     item.error = error
             if transaction.has_writes:
                 self.store.commit(transaction)
@@ -73,7 +86,7 @@ class _Batches:
             _refuse(batch, error)
             logger.critical("the journal failed, and this engine with it: %s", error)
 
-    def report(self, batch: list[_Queued]) -> None:
+    def report(self, batch: list[Job]) -> None:
         """Hand out what was committed, in order. On the event loop."""
         if self.failed is not None:
             self._on_failed(self.failed)
@@ -81,17 +94,21 @@ class _Batches:
             item.done(item.result, item.error)
 
 
-def _refuse(batch: list[_Queued], error: StoreError) -> None:
+def _refuse(batch: list[Job], error: StoreError) -> None:
     for item in batch:
         item.result = None
         item.error = error
 
 
 class _Runner:
-    """`run` in terms of `submit`."""
+    """`submit` and `run` in terms of `enqueue`."""
+
+    def enqueue(self, job: Job) -> None:
+        raise NotImplementedError
 
     def submit(self, call: Call[Any], done: Done, *, needs: Needs = NOTHING) -> None:
-        raise NotImplementedError
+        """Queue a call. `done(result, error)` is called on the loop after the commit."""
+        self.enqueue(_CallJob(call, done, needs))
 
     async def run(self, call: Call[T], *, needs: Needs = NOTHING) -> T:
         """Commit one call and return what it returned, once that is durable. Raises what it raised."""
@@ -117,14 +134,14 @@ class InlineCommitter(_Runner):
     ) -> None:
         self._batches = _Batches(store, on_failed)
         self._loop = loop
-        self._queue: list[_Queued] = []
+        self._queue: list[Job] = []
         self._is_closed = False
 
-    def submit(self, call: Call[Any], done: Done, *, needs: Needs = NOTHING) -> None:
-        """Queue a call. `done(result, error)` is called on the loop after the commit."""
+    def enqueue(self, job: Job) -> None:
+        """Queue a job for the next round of the loop. Raises UnavailableError once closed."""
         if self._is_closed:
             raise _closed()
-        self._queue.append(_Queued(call, done, needs))
+        self._queue.append(job)
         if len(self._queue) == 1:
             self._loop.call_soon(self._commit)
 
@@ -148,18 +165,18 @@ class ThreadCommitter(_Runner):
     ) -> None:
         self._batches = _Batches(store, on_failed)
         self._loop = loop
-        self._queue: deque[_Queued] = deque()
+        self._queue: deque[Job] = deque()
         self._is_closed = False
         self._wanted = threading.Event()
         self._ended: asyncio.Future[None] = loop.create_future()
         self._thread = threading.Thread(target=self._run, name="semel-committer", daemon=True)
         self._thread.start()
 
-    def submit(self, call: Call[Any], done: Done, *, needs: Needs = NOTHING) -> None:
-        """Queue a call from the loop's thread. `done(result, error)` is called on the loop after the commit."""
+    def enqueue(self, job: Job) -> None:
+        """Queue a job, from the loop's thread. Raises UnavailableError once closed."""
         if self._is_closed:
             raise _closed()
-        self._queue.append(_Queued(call, done, needs))
+        self._queue.append(job)
         if not self._wanted.is_set():
             self._wanted.set()
 
@@ -174,7 +191,7 @@ class ThreadCommitter(_Runner):
                     batch.append(queue.popleft())
                 try:
                     self._batches.process(batch)
-                except BaseException as error:  # noqa: BLE001  # the thread must answer, whatever broke
+                except BaseException as error:  # the thread must answer, whatever broke
                     failure = UnavailableError(f"the committer failed with {error!r}; this engine must be closed")
                     self._batches.failed = failure
                     _refuse(batch, failure)

@@ -14,8 +14,24 @@ from semel.errors import ConflictError, LeaseLost, StoreError, StoreFullError
 from semel.journal import holding
 from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance, park
 from semel.kernel.operation import Operation, Update
+from semel.runtime.committer import Job
 from semel.runtime.services import Services
 from semel.store.base import KeyId, Needs, Stream, Transaction
+
+
+class _Flight(Job):
+    """An append of a holder on its way."""
+
+    def __init__(self, holder: Holder, request: Advance, needs: Needs) -> None:
+        self.holder = holder
+        self.request = request
+        self.needs = needs
+
+    def perform(self, transaction: Transaction) -> Advanced:
+        return advance(transaction, self.request)
+
+    def done(self, result: Advanced, error: BaseException | None) -> None:
+        self.holder.landed(result, error, self.request.then)
 
 
 class Holder:
@@ -72,25 +88,18 @@ class Holder:
             turn,
             self.services.limits.retention_ms,
         )
-        needs = Needs((self.lease.stream,), tuple(keys))
-        self.services.committer.submit(
-            lambda transaction: advance(transaction, request),
-            lambda advanced, error: self._done(advanced, error, then),
-            needs=needs,
-        )
+        self.services.committer.enqueue(_Flight(self, request, Needs((self.lease.stream,), tuple(keys))))
 
-    def _done(self, advanced: Advanced, error: BaseException | None, then: Then) -> None:
+    def landed(self, advanced: Advanced, error: BaseException | None, then: Then) -> None:
+        """The append was committed, or refused."""
         self.in_flight = False
         if error is not None:
             self._on_lost(error)
             return
         self.operations.update(advanced.changes)
-        if advanced.append is None:
-            self.stream = advanced.stream
-        else:
-            if advanced.seq == self.seen + 1:
-                self.seen = advanced.stream.head
-            self.stream = advanced.stream
+        self.stream = advanced.stream
+        if advanced.append is not None and advanced.seq == self.seen + 1:
+            self.seen = advanced.stream.head
         self._on_durable(advanced, then)
 
     def park(self, reason: str, *, then: Callable[[], None]) -> None:
@@ -125,4 +134,7 @@ def without_results(operations: dict[str, Operation]) -> None:
     """Drop payloads that were delivered: a resident needs statuses and times only."""
     for name, operation in operations.items():
         if operation.result is not None or operation.payload is not None:
-            operations[name] = msgspec.structs.replace(operation, result=None, payload=None)
+            start = operation.start
+            if start is not None and start.payload is not None:
+                start = msgspec.structs.replace(start, payload=None)
+            operations[name] = msgspec.structs.replace(operation, result=None, start=start)

@@ -77,7 +77,7 @@ class Invocation:
         fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
         self.body = Body(
             self.services,
-            memo=Memo.of(records, scope=""),
+            memo=Memo.of(records, scope="") if len(records) > 1 else Memo({}, []),
             scope="",
             lineage=ROOT,
             origin=self.stream.origin or self.stream.uid,
@@ -127,7 +127,8 @@ class Invocation:
             self._suspend()
 
     def _set_alarm(self) -> None:
-        self._alarm.set(self.body.next_alarm())
+        if self.body.alarms or self._alarm.is_set:
+            self._alarm.set(self.body.next_alarm())
 
     def _suspend(self) -> None:
         if not self.body.has_open_operations:
@@ -152,7 +153,7 @@ class Invocation:
             return
         try:
             self.body.memo.check_all_asked()
-        except Exception as error:  # noqa: BLE001  # the divergence of a body that ended too soon
+        except Exception as error:  # the divergence of a body that ended too soon
             self._park(error)
             return
         update = Update(
@@ -192,7 +193,7 @@ class Invocation:
             # then, and asked for those queued later, is not durable yet (R4).
             covered, self._covered = self._covered, []
             self.body.begin(covered)
-            self._wake()
+            self._at_rest()
 
     def _lost(self, error: BaseException) -> None:
         if not is_expected(error):

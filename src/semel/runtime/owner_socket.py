@@ -22,7 +22,7 @@ import socket
 import struct
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +187,7 @@ class OwnerSocket:
 def call(
     path: str | os.PathLike[str],
     method: str,
-    arguments: dict[str, Argument],
+    arguments: Mapping[str, Argument],
     *,
     timeout_ms: int | None,
 ) -> Answer | None:
@@ -198,7 +198,7 @@ def call(
     does not answer within `timeout_ms`, or goes away (not definite: it may have done it).
     """
     try:
-        body = msgspec.msgpack.encode(Request(method, arguments))
+        body = msgspec.msgpack.encode(Request(method, dict(arguments)))
     except (TypeError, ValueError, OverflowError) as error:
         raise ValidationError(
             f"request {method!r}: {error}; expected bytes, str, int or None; send one of them"

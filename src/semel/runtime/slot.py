@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from semel.context import StepCall
 from semel.errors import ChildContextError, OperationError, StepError, StepInterruptedError
-from semel.kernel.entry import Kind, Payload, Status
+from semel.kernel.entry import Kind, Payload, Started, Status
 from semel.kernel.operation import Action, Operation, Update
 from semel.kernel.values import ErrorData, decode
 
@@ -43,74 +43,66 @@ class Outcome(Struct, frozen=True):
 
 
 class Slot:
-    """One operation of a body, from the request to the delivery of its outcome."""
+    """One operation of a body, from the request to the delivery of its outcome.
 
-    __slots__ = (
-        "arguments",
-        "attempt",
-        "call",
-        "context",
-        "delay_ms",
-        "due_ms",
-        "handle",
-        "id",
-        "is_cancelled",
-        "is_recorded",
-        "kind",
-        "name",
-        "outcome",
-        "parent",
-        "path",
-        "phase",
-        "recorded",
-        "source",
-        "task",
-        "waiter",
-    )
+    The class's own values are what most slots never change.
+    """
 
-    def __init__(self, identity: str, kind: Kind, *, name: str, parent: str, path: str, source: str) -> None:
+    parent = ""
+    phase = Phase.ASKED
+    recorded: Operation | None = None
+    is_recorded = False
+    is_cancelled = False
+    attempt = 0
+    due_ms: int | None = None
+    delay_ms = 0
+    outcome: Outcome | None = None
+    waiter: asyncio.Future[None] | None = None
+    handle: asyncio.TimerHandle | None = None
+    call: StepCall | None = None
+    context: contextvars.Context | None = None
+    task: asyncio.Future[Any] | None = None
+    arguments = b""
+
+    def __init__(self, identity: str, kind: Kind, name: str, path: str, source: str) -> None:
         self.id = identity
         self.kind = kind
         self.name = name
-        self.parent = parent
-        self.path = path if path != identity else ""
+        self.path = path
         self.source = source
-        self.phase = Phase.ASKED
-        self.recorded: Operation | None = None
-        self.is_recorded = False
-        self.is_cancelled = False
-        self.attempt = 0
-        self.due_ms: int | None = None
-        self.delay_ms = 0
-        self.outcome: Outcome | None = None
-        self.waiter: asyncio.Future[None] | None = None
-        self.handle: asyncio.TimerHandle | None = None
-        self.call: StepCall | None = None
-        self.context: contextvars.Context | None = None
-        self.task: asyncio.Future[Any] | None = None
-        self.arguments = b""
 
-    def update(self, action: Action, at_ms: int, **fields: Any) -> Update:
+    def update(
+        self,
+        action: Action,
+        at_ms: int,
+        *,
+        due_ms: int | None = None,
+        payload: Payload | None = None,
+        error: ErrorData | None = None,
+        requested: bool = False,
+    ) -> Update:
         """An update of this operation. The first one carries what a start records."""
-        if self.is_recorded:
-            return Update(self.id, self.kind, action, at_ms, **fields)
-        self.is_recorded = True
-        if self.call is not None:
-            options = self.call.options
-            fields["effect"] = options.effect
-            if options.starts_durably:
-                fields["semantics"] = options.semantics
-        return Update(
+        start = None
+        if not self.is_recorded:
+            self.is_recorded = True
+            start = self._start()
+        return Update(self.id, self.kind, action, at_ms, start, due_ms, payload, error, requested)
+
+    def _start(self) -> Started:
+        path = "" if self.path is self.id else self.path
+        if self.call is None:
+            return Started(self.id, self.kind, parent=self.parent, name=self.name, path=path, source=self.source)
+        options = self.call.options
+        return Started(
             self.id,
             self.kind,
-            action,
-            at_ms,
-            name=self.name,
             parent=self.parent,
-            path=self.path,
+            name=self.name,
+            path=path,
             source=self.source,
             arguments=self.arguments,
-            **fields,
+            effect=options.effect,
+            semantics=options.semantics if options.starts_durably else "",
         )
 
     def settle(self, outcome: Outcome) -> None:

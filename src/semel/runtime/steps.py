@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from semel.context import StepCall
 from semel.errors import SerializationError
 from semel.kernel import ids, values
-from semel.kernel.entry import Effect, Payload, Status
+from semel.kernel.entry import Payload, Status
 from semel.kernel.values import ErrorData
 from semel.runtime.slot import Outcome, Slot
 
@@ -49,7 +49,7 @@ def begin(body: Body, slot: Slot) -> None:
         else:
             run = partial(context.run, call.function, *arguments, **keywords)
             slot.task = loop.run_in_executor(body.services.step_threads, run)
-    except Exception as error:  # noqa: BLE001  # wrong arguments are the step's failure
+    except Exception as error:  # wrong arguments are the step's failure
         loop.call_soon(body.step_ended, slot, None, values.describe_error(error), error)
         return
     slot.task.add_done_callback(ended)

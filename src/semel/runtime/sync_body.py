@@ -72,7 +72,7 @@ class SyncBody:
                 if isinstance(request, _End):
                     break
                 answer = await self._perform(request, scopes)
-            except Exception as error:  # noqa: BLE001  # the thread's code gets what the operation raised
+            except Exception as error:  # the thread's code gets what the operation raised
                 self._answer(None, error)
             except BaseException:
                 self._is_suspended = True
@@ -135,7 +135,7 @@ class SyncBody:
     def _main(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
             ended = _End(function(SyncContext(self), *arguments))
-        except BaseException as error:  # noqa: BLE001  # Suspend included: the loop knows what it means
+        except BaseException as error:  # Suspend included: the loop knows what it means
             ended = _End(error=error)
         self._send(ended)
 
@@ -168,7 +168,7 @@ class SyncBody:
             return answer
         try:
             result = call.function(context, *call.arguments)
-        except Exception as error:  # noqa: BLE001  # whatever user code raises is the scope's outcome
+        except Exception as error:  # whatever user code raises is the scope's outcome
             return self._call(_Leave(error=error))
         return self._call(_Leave(result))
 

@@ -176,9 +176,7 @@ class Worker:
         if stream.type == FUNCTION:
             spec = REGISTRY.function(stream.name)
             return Invocation(self.services, stream, spec, on_end=self._ended, on_outcome=self._on_settled)
-        return Activation(
-            self.services, stream, actor_spec(stream.name), on_end=self._ended, on_reply=self._on_settled
-        )
+        return Activation(self.services, stream, actor_spec(stream.name), on_end=self._ended, on_reply=self._on_settled)
 
     def _hold(self, number: int, run: Run) -> None:
         self.running[number] = run
@@ -208,7 +206,7 @@ class Worker:
 
     def _released(self, run: Run) -> None:
         stream = run.stream
-        is_resumable = isinstance(run, Invocation) and run.spec.is_async or bool(stream.turn)
+        is_resumable = (isinstance(run, Invocation) and run.spec.is_async) or bool(stream.turn)
         if is_resumable and self.services.limits.residents_max and not self._is_closed:
             self._residents[stream.number] = run
             while len(self._residents) > self.services.limits.residents_max:

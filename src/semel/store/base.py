@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 FUNCTION = "fn"
 ACTOR = "actor"
+_ABSENT = object()
 RUNNING = "RUNNING"
 PARKED = "PARKED"
 
@@ -220,7 +221,7 @@ class Transaction:
         self.rows: list[Row] = []
         self.stored_rows: dict[tuple[int, int], Row] = {}
         self.workers: dict[str, Worker | None] = {}
-        self._undo: list[Callable[[], object]] = []
+        self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
 
     def attempt(self, call: Callable[[Transaction], T]) -> T:
         """Run one call. If it raises, everything it wrote is undone, and the batch goes on."""
@@ -230,11 +231,12 @@ class Transaction:
             return call(self)
         except BaseException:
             del self.rows[rows:]
-            for undo in reversed(self._undo):
-                undo()
+            for table, name, before in reversed(self._undo):
+                if before is _ABSENT:
+                    del table[name]
+                else:
+                    table[name] = before
             raise
-        finally:
-            self._undo.clear()
 
     @property
     def has_writes(self) -> bool:
@@ -338,11 +340,7 @@ class Transaction:
         self._put(self.workers, worker, None)
 
     def _put(self, rows: dict[Any, Any], name: Any, row: Any) -> None:
-        if name in rows:
-            before = rows[name]
-            self._undo.append(lambda: rows.__setitem__(name, before))
-        else:
-            self._undo.append(lambda: rows.pop(name, None))
+        self._undo.append((rows, name, rows.get(name, _ABSENT)))
         rows[name] = row
 
 

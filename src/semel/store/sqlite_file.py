@@ -17,7 +17,6 @@ import apsw
 from semel.errors import JournalCorruptError, StoreError, UnavailableError
 
 APPLICATION_ID: Final = 0x53454D4C  # "SEML"
-_MAGIC: Final = b"SQLite format 3\x00"
 
 BUSY_TIMEOUT_MS: Final = 2_000
 STATEMENTS_KEPT: Final = 256
@@ -155,7 +154,7 @@ def _unopened(path: str, error: apsw.Error) -> StoreError:
     match error:
         case apsw.NotADBError() | apsw.CorruptError():
             return JournalCorruptError(
-                f"{path!r}: {error}; expected a semel journal; check the path, or restore a backup"
+                f"{path!r}: {error}; expected a SQLite database with a semel journal; check the path, or restore a backup"
             )
         case _:
             return refusal(
@@ -175,24 +174,15 @@ def _check_path(path: str) -> None:
 
 
 def _check_ours(path: str, vfs: str | None) -> None:
-    """Refuse what is not a journal of ours, through a connection that cannot write."""
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(len(_MAGIC))
-    except FileNotFoundError:
+    """Refuse what is not a journal of ours, through a connection that cannot write.
+
+    Never through a descriptor of our own, nor an immutable connection: closing either would drop
+    the locks that other connections of this process hold on the file (POSIX), and the next
+    program to close it would delete the log under them.
+    """
+    if not Path(path).exists():
         return
-    except OSError as error:
-        raise refusal(f"{path!r}: it cannot be read ({error.strerror}); check its permissions") from error
-    if head == b"":
-        return
-    if head != _MAGIC:
-        raise JournalCorruptError(
-            f"{path!r}: it begins with {head!r}, expected a SQLite database; check the path, or restore a backup"
-        )
-    log = Path(path + "-wal")
-    # Without a log the file is all there is, and it is read without making a log for it.
-    options = "" if log.exists() and log.stat().st_size else "?immutable=1"
-    database = _connect(path, apsw.SQLITE_OPEN_READONLY, vfs, options=options)
+    database = _connect(path, apsw.SQLITE_OPEN_READONLY, vfs)
     try:
         application = _number(database, "pragma application_id")
         version = _number(database, "pragma user_version")
