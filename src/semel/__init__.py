@@ -1,5 +1,6 @@
 """semel: ordinary functions and classes that survive crashes, restarts and duplicate requests."""
 
+from semel import errors, sync
 from semel.actor import GenServer, call, cast, info
 from semel.actor_ref import ActorRef
 from semel.context import Context, SyncContext
@@ -32,7 +33,9 @@ __all__ = [
     "call",
     "cast",
     "durable_function",
+    "errors",
     "info",
     "step",
+    "sync",
     "value",
 ]

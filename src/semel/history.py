@@ -70,14 +70,12 @@ def render(records: Iterable[Record]) -> list[Event]:
         at_ms = record.time_ms + entry.offset_ms
         before = operations.get(getattr(entry, "operation", ""))
         fold(operations, [(entry, at_ms)])
-        for type_name, fields in _events(entry, before, operations):
+        for type_name, fields in _events(entry, before):
             events.append(Event(len(events) + 1, type_name, at_ms, **fields))
     return events
 
 
-def _events(
-    entry: Entry, before: Operation | None, operations: dict[str, Operation]
-) -> list[tuple[str, dict[str, Any]]]:
+def _events(entry: Entry, before: Operation | None) -> list[tuple[str, dict[str, Any]]]:
     match entry:
         case Started():
             if before is not None and before.status is not Status.READY:

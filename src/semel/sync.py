@@ -18,6 +18,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import wraps
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, TypeVarTuple, overload
@@ -46,6 +47,7 @@ class EngineThread:
         self._thread: threading.Thread | None = None
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._lock = threading.Lock()
+        self._is_ending = False
         self._state = "new"
 
     def open(self) -> None:
@@ -77,7 +79,8 @@ class EngineThread:
                 opened.set_exception(error)
                 return
             opened.set_result(None)
-            await self._stop.wait()
+            if not self._is_ending:
+                await self._stop.wait()
             await self.engine.close()
         except BaseException as error:
             self._ended.set_exception(error)
@@ -101,9 +104,11 @@ class EngineThread:
 
     def _end(self) -> None:
         """Let `_live` go on to the closing. Calls made before this are on the loop by now, ahead of it."""
+        self._is_ending = True
         loop, stop = self._loop, self._stop
-        if loop is not None and stop is not None and not self._ended.done():
-            loop.call_soon_threadsafe(stop.set)
+        if loop is not None and stop is not None:
+            with suppress(RuntimeError):  # the loop is closed: opening failed
+                loop.call_soon_threadsafe(stop.set)
 
     def call(self, work: Callable[[], Coroutine[Any, Any, T]], *, timeout_ms: int | None = None) -> T:
         """Run `work()` on the loop and wait. Raises what it raises, TimeoutError, or UnavailableError once closed."""

@@ -26,7 +26,7 @@ LAST_LINE = re.compile(r"demo: (\d+) checks passed, (\d+) failed")
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(["/tmp/n/demo_src", str(ROOT)]), "PYTHONUTF8": "1"}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "PYTHONUTF8": "1"}
 
 
 @pytest.fixture

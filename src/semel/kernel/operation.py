@@ -202,7 +202,7 @@ def evolve(operation: Operation | None, entry: Entry, at_ms: int) -> Operation |
     if isinstance(entry, Started):
         if operation is not None:
             return msgspec.structs.replace(operation, status=Status.STARTED, due_ms=None)
-        return Operation(entry.operation, entry.kind, Status.STARTED, entry, 0, entry.due_ms, None, None, False, at_ms)
+        return Operation(entry.operation, entry.kind, Status.STARTED, entry, due_ms=entry.due_ms, started_ms=at_ms)
     if operation is None:
         return None
     match entry:

@@ -154,7 +154,7 @@ def _unopened(path: str, error: apsw.Error) -> StoreError:
     match error:
         case apsw.NotADBError() | apsw.CorruptError():
             return JournalCorruptError(
-                f"{path!r}: {error}; expected a SQLite database with a semel journal; check the path, or restore a backup"
+                f"{path!r}: {error}; expected a SQLite database, with a semel journal; check the path, or restore a backup"
             )
         case _:
             return refusal(
