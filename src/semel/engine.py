@@ -180,6 +180,8 @@ class Engine:
         )
         await self._services.committer.close()
         self._services.close()
+        if self._services.reader is not self._store:
+            self._services.reader.close()
         self._store.close()
         if self._ownership is not None:
             self._ownership.release()

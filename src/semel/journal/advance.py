@@ -39,7 +39,7 @@ class Then(Enum):
     FINISH = "finish"
 
 
-class EndTurn(Struct, frozen=True):
+class EndTurn(Struct, frozen=True, gc=False):
     """A turn's end as an update: recorded as TurnEnded, with the state at snapshot points."""
 
     operation: str
@@ -48,7 +48,7 @@ class EndTurn(Struct, frozen=True):
     version: str = ""
 
 
-class Advance(Struct, frozen=True):
+class Advance(Struct, frozen=True, gc=False):
     """One append of a holder.
 
     `seen` is the last seq the holder has looked at, `operations` its fold up to there; both hold
@@ -67,7 +67,7 @@ class Advance(Struct, frozen=True):
     retention_ms: int = 0
 
 
-class Advanced(Struct, frozen=True):
+class Advanced(Struct, frozen=True, gc=False):
     """What an append changed: the stream's row, the operations, and the records as others will read them."""
 
     stream: Stream

@@ -15,7 +15,7 @@ from semel.store import codec
 from semel.store.base import FUNCTION, RUNNING, Key, KeyId, Reader, Row, Stream, Transaction
 
 
-class StartRequest(Struct, frozen=True):
+class StartRequest(Struct, frozen=True, gc=False):
     """A request to run a function under a key. `worker` holds the new stream at once, or None."""
 
     namespace: str
@@ -35,7 +35,7 @@ class StartRequest(Struct, frozen=True):
         return KeyId(self.namespace, operation_of(self.function), self.key)
 
 
-class StartAnswer(Struct, frozen=True):
+class StartAnswer(Struct, frozen=True, gc=False):
     """The execution under the key. `outcome` if it has one; `is_new` if this request made it."""
 
     stream: Stream

@@ -13,7 +13,7 @@ from semel.store import codec
 from semel.store.base import Address, Key, KeyId, Stream, Transaction
 
 
-class SendRequest(Struct, frozen=True):
+class SendRequest(Struct, frozen=True, gc=False):
     """A message for an actor. `uid` names the actor's stream if this is the first one it gets."""
 
     address: Address
@@ -30,7 +30,7 @@ class SendRequest(Struct, frozen=True):
         return KeyId(self.address.namespace, operation_of(self.address), self.header.key)
 
 
-class SendAnswer(Struct, frozen=True):
+class SendAnswer(Struct, frozen=True, gc=False):
     """The message's id. `outcome` if it has settled; `append` and `seq` if this request added it."""
 
     stream: Stream

@@ -83,7 +83,7 @@ _MESSAGE_FIELDS = {
 }
 
 
-class MessageHeader(Struct, frozen=True, omit_defaults=True, rename=_MESSAGE_FIELDS):
+class MessageHeader(Struct, frozen=True, gc=False, omit_defaults=True, rename=_MESSAGE_FIELDS):
     """What an actor's message says about itself. `chain` is the open calls that led to it."""
 
     kind: str
@@ -120,7 +120,7 @@ _STARTED_FIELDS = {
 }
 
 
-class Started(Struct, frozen=True, omit_defaults=True, tag="S", tag_field="_", rename=_STARTED_FIELDS):
+class Started(Struct, frozen=True, gc=False, omit_defaults=True, tag="S", tag_field="_", rename=_STARTED_FIELDS):
     """An operation began. `path` only where the id is its hash; `arguments` is a digest; `source` is file:line."""
 
     operation: str
@@ -147,7 +147,7 @@ class Started(Struct, frozen=True, omit_defaults=True, tag="S", tag_field="_", r
 _RETRY_FIELDS = {"operation": "o", "due_ms": "u", "error": "x", "payload": "r", "offset_ms": "t"}
 
 
-class RetryScheduled(Struct, frozen=True, omit_defaults=True, tag="R", tag_field="_", rename=_RETRY_FIELDS):
+class RetryScheduled(Struct, frozen=True, gc=False, omit_defaults=True, tag="R", tag_field="_", rename=_RETRY_FIELDS):
     """An attempt ended and another is due at `due_ms`."""
 
     operation: str
@@ -160,14 +160,16 @@ class RetryScheduled(Struct, frozen=True, omit_defaults=True, tag="R", tag_field
 _PLAIN_FIELDS = {"operation": "o", "offset_ms": "t"}
 
 
-class RetryReady(Struct, frozen=True, omit_defaults=True, tag="Y", tag_field="_", rename=_PLAIN_FIELDS):
+class RetryReady(Struct, frozen=True, gc=False, omit_defaults=True, tag="Y", tag_field="_", rename=_PLAIN_FIELDS):
     """The next attempt may begin."""
 
     operation: str
     offset_ms: int = 0
 
 
-class HeartbeatReceived(Struct, frozen=True, omit_defaults=True, tag="H", tag_field="_", rename=_PLAIN_FIELDS):
+class HeartbeatReceived(
+    Struct, frozen=True, gc=False, omit_defaults=True, tag="H", tag_field="_", rename=_PLAIN_FIELDS
+):
     """The outside party is still at work."""
 
     operation: str
@@ -185,7 +187,7 @@ _SETTLED_FIELDS = {
 }
 
 
-class Settled(Struct, frozen=True, omit_defaults=True, tag="E", tag_field="_", rename=_SETTLED_FIELDS):
+class Settled(Struct, frozen=True, gc=False, omit_defaults=True, tag="E", tag_field="_", rename=_SETTLED_FIELDS):
     """An operation reached its outcome. `requested`: by its own awaiter, so that nothing is delivered (R2)."""
 
     operation: str
@@ -200,7 +202,7 @@ class Settled(Struct, frozen=True, omit_defaults=True, tag="E", tag_field="_", r
 _TURN_FIELDS = {"operation": "o", "state": "s", "version": "v", "offset_ms": "t"}
 
 
-class TurnEnded(Struct, frozen=True, omit_defaults=True, tag="T", tag_field="_", rename=_TURN_FIELDS):
+class TurnEnded(Struct, frozen=True, gc=False, omit_defaults=True, tag="T", tag_field="_", rename=_TURN_FIELDS):
     """An actor finished handling a message. One that carries `state` is a snapshot."""
 
     operation: str
@@ -212,7 +214,9 @@ class TurnEnded(Struct, frozen=True, omit_defaults=True, tag="T", tag_field="_",
 _INVOCATION_FIELDS = {"invocation": "n", "error": "x", "offset_ms": "t"}
 
 
-class InvocationEnded(Struct, frozen=True, omit_defaults=True, tag="V", tag_field="_", rename=_INVOCATION_FIELDS):
+class InvocationEnded(
+    Struct, frozen=True, gc=False, omit_defaults=True, tag="V", tag_field="_", rename=_INVOCATION_FIELDS
+):
     """One pass over a function's code ended, with `error` if it crashed."""
 
     invocation: int
@@ -223,7 +227,7 @@ class InvocationEnded(Struct, frozen=True, omit_defaults=True, tag="V", tag_fiel
 _CONTROL_FIELDS = {"action": "a", "reason": "r", "actor": "w", "offset_ms": "t"}
 
 
-class Controlled(Struct, frozen=True, omit_defaults=True, tag="C", tag_field="_", rename=_CONTROL_FIELDS):
+class Controlled(Struct, frozen=True, gc=False, omit_defaults=True, tag="C", tag_field="_", rename=_CONTROL_FIELDS):
     """A person or program paused, resumed or parked the stream, and why."""
 
     action: Control
@@ -245,7 +249,7 @@ ENTRY_KINDS: tuple[type[Entry], ...] = (
 )
 
 
-class Record(Struct, frozen=True):
+class Record(Struct, frozen=True, gc=False):
     """An entry with its place and time: `seq` counts the entries of its stream from 1 (J1)."""
 
     seq: int

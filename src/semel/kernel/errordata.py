@@ -15,7 +15,7 @@ STACK_MAX: Final = 10
 T = TypeVar("T")
 
 
-class ErrorData(msgspec.Struct, frozen=True):
+class ErrorData(msgspec.Struct, frozen=True, gc=False):
     """An exception as data. An encoded exception decodes to this; it is never raised or rebuilt from bytes.
 
     `type` is the qualified class name, without a module for builtins and for the main script.

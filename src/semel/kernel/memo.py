@@ -16,7 +16,7 @@ from semel.kernel.entry import SETTLED, Kind, Record, Settled, Status
 from semel.kernel.operation import Operation, fold
 
 
-class Completion(Struct, frozen=True):
+class Completion(Struct, frozen=True, gc=False):
     """An outcome that was delivered to the body, and the time it was delivered at."""
 
     operation: Operation

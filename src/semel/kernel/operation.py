@@ -94,7 +94,7 @@ TRANSITIONS: dict[tuple[Kind, Action], dict[Status, Status]] = {
 }
 
 
-class Update(Struct, frozen=True):
+class Update(Struct, frozen=True, gc=False):
     """A request to change an operation at `at_ms`.
 
     `start` is what its start records; needed by a START, and by a close that may be the first
@@ -112,7 +112,7 @@ class Update(Struct, frozen=True):
     requested: bool = False
 
 
-class Operation(Struct, frozen=True):
+class Operation(Struct, frozen=True, gc=False):
     """The fold of the entries that share an id. What its start said is kept as that entry."""
 
     id: str

@@ -102,8 +102,9 @@ class Body:
             self._pump()
         except ReplayError as error:
             self.divergence = self.divergence or error
-        except RuntimeError as error:
-            self.divergence = self.divergence or ParkedError(f"the body was stopped: {error}")
+        except Exception as error:
+            logger.exception("a body was stopped")
+            self.divergence = self.divergence or ParkedError(f"the body was stopped by {error!r}")
         finally:
             self._is_pumping = False
         self._at_rest()

@@ -91,7 +91,10 @@ class _Batches:
         if self.failed is not None:
             self._on_failed(self.failed)
         for item in batch:
-            item.done(item.result, item.error)
+            try:
+                item.done(item.result, item.error)
+            except Exception:
+                logger.exception("what follows a commit failed; the others of the batch are told")
 
 
 def _refuse(batch: list[Job], error: StoreError) -> None:

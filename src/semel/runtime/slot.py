@@ -34,7 +34,7 @@ class Phase(Enum):
     DONE = "done"
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """How an operation ended, as recorded."""
 
     status: Status

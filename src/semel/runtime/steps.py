@@ -40,9 +40,8 @@ def begin(body: Body, slot: Slot) -> None:
     if options.effect_parameter is not None:
         keywords[options.effect_parameter] = ids.effect_key(body.services.journal_id, body.origin, slot.id)
     ended = partial(_ended, body, slot)
-    context = slot.context
-    slot.context = None
-    assert context is not None
+    assert slot.context is not None
+    context = slot.context.copy() if options.retry.attempts > 1 else slot.context
     try:
         if options.is_async:
             slot.task = loop.create_task(call.function(*arguments, **keywords), context=context)

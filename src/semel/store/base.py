@@ -28,7 +28,7 @@ RUNNING = "RUNNING"
 PARKED = "PARKED"
 
 
-class Address(Struct, frozen=True):
+class Address(Struct, frozen=True, gc=False):
     """How a stream is found by name. `type` is FUNCTION or ACTOR, `name` the function or actor type."""
 
     namespace: str
@@ -37,7 +37,7 @@ class Address(Struct, frozen=True):
     key: str
 
 
-class Stream(Struct, frozen=True):
+class Stream(Struct, frozen=True, gc=False):
     """The one row of a stream.
 
     `number` is the store's own name for it, `uid` the world's. `head` is the last seq, `tail` the
@@ -75,7 +75,7 @@ class Stream(Struct, frozen=True):
         return Address(self.namespace, self.type, self.name, self.key)
 
 
-class KeyId(Struct, frozen=True):
+class KeyId(Struct, frozen=True, gc=False):
     """What an idempotency key is unique within. `operation` is `fn:NAME` or `actor:TYPE/KEY`."""
 
     namespace: str
@@ -83,7 +83,7 @@ class KeyId(Struct, frozen=True):
     key: str
 
 
-class Key(Struct, frozen=True):
+class Key(Struct, frozen=True, gc=False):
     """The row of an idempotency key: what it started, and the digest of the request.
 
     `settled_seq` is the journal row that holds the outcome of a message (0 while it is open; a
@@ -98,7 +98,7 @@ class Key(Struct, frozen=True):
     expiry_ms: int | None = None
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """A journal row: the entries of one append, `seq` the first of them, `count` how many."""
 
     stream: int
@@ -107,7 +107,7 @@ class Row(Struct, frozen=True):
     body: bytes
 
 
-class Lease(Struct, frozen=True):
+class Lease(Struct, frozen=True, gc=False):
     """The right to write to a stream as its holder, until a higher epoch is given out."""
 
     stream: int
@@ -115,14 +115,14 @@ class Lease(Struct, frozen=True):
     worker: str
 
 
-class Worker(Struct, frozen=True):
+class Worker(Struct, frozen=True, gc=False):
     """A worker and until when its streams are its own."""
 
     id: str
     lease_until_ms: int
 
 
-class Needs(Struct, frozen=True):
+class Needs(Struct, frozen=True, gc=False):
     """The rows a call will read, so that a store can fetch those of a whole batch at once. A hint only."""
 
     streams: tuple[int, ...] = ()
@@ -130,7 +130,7 @@ class Needs(Struct, frozen=True):
     addresses: tuple[Address, ...] = ()
 
 
-class Filter(Struct, frozen=True):
+class Filter(Struct, frozen=True, gc=False):
     """Which streams to list, newest first. `before` is the last number of the page before."""
 
     type: str | None = None

@@ -32,7 +32,7 @@ _FIELDS: Final = {
 }
 
 
-class Append(Struct, frozen=True, omit_defaults=True, rename=_FIELDS):
+class Append(Struct, frozen=True, gc=False, omit_defaults=True, rename=_FIELDS):
     """What one append carries beside its place. An entry's own time is `time_ms + offset_ms`."""
 
     time_ms: int

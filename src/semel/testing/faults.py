@@ -1,0 +1,179 @@
+"""What can happen to an engine between two of its writes, and the store that lets it happen.
+
+Writes are counted per life of the process: the commits that the engine's own handle makes.
+Between two of them nothing an engine did is on disk, so that these are all the moments there
+are to die, and the moments at which others may write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from semel.store.base import Address, Filter, Key, KeyId, Needs, Reader, Row, Store, Stream, Transaction
+
+Streams = list[Stream]
+Rows = list[Row]
+Names = list[str]
+
+Moment = Literal["before", "after"]
+ArrivalKind = Literal["message", "outside message", "duplicate", "stop", "outside stop"]
+TakeoverKind = Literal["theft", "second engine"]
+
+
+class Crash(Struct, frozen=True):
+    """The process dies `before` write number `write` (nothing is stored) or `after` it (nobody is told)."""
+
+    write: int
+    moment: Moment
+
+
+class Close(Struct, frozen=True):
+    """The engine is closed in good order after a write, and opened again."""
+
+    write: int
+    moment: Moment = "after"
+
+
+class Arrival(Struct, frozen=True):
+    """Someone else writes, after a write or just before the batch of the write is looked at."""
+
+    write: int
+    moment: Moment
+    kind: ArrivalKind
+
+
+class Takeover(Struct, frozen=True):
+    """Another worker takes every held stream, while the holder goes on and writes.
+
+    "theft": a worker that then does nothing, and whose lease has run out. "second engine": one that runs them.
+    """
+
+    write: int
+    moment: Moment
+    kind: TakeoverKind
+
+
+class Jump(Struct, frozen=True):
+    """The wall clock is set forward or back after a write."""
+
+    write: int
+    by_ms: int
+    moment: Moment = "after"
+
+
+Fault = Crash | Close | Arrival | Takeover | Jump
+Plan = tuple[tuple[Fault, ...], ...]
+"""What happens in each life of the process, the first life first."""
+
+
+class Crashed(SystemExit):
+    """The process is dead. A SystemExit, because an event loop stops for nothing else."""
+
+
+class Witness(Protocol):
+    """Who is told of each commit."""
+
+    def committed(self, transaction: Transaction, writer: FaultStore) -> None: ...
+
+
+class FaultStore:
+    """A store handle of one process: counts its writes, and asks at each one what is to happen.
+
+    `on_fault` is called with each fault when its moment comes. After `die`, the handle raises
+    Crashed at every write.
+    """
+
+    def __init__(
+        self, inner: Store, witness: Witness, *, faults: Iterable[Fault] = (), on_fault: Callable[[Fault], None]
+    ) -> None:
+        self.inner = inner
+        self.journal_id = inner.journal_id
+        self.workers: set[str] = set()
+        self.writes = 0
+        self.refused = 0
+        self.is_dead = False
+        self._witness = witness
+        self._faults = list(faults)
+        self._on_fault = on_fault
+
+    def die(self) -> None:
+        """Let nothing more through."""
+        self.is_dead = True
+
+    def _happen(self, write: int, moment: Moment, *kinds: type[Fault]) -> None:
+        for fault in [fault for fault in self._faults if fault.write == write and fault.moment == moment]:
+            if isinstance(fault, kinds):
+                self._faults.remove(fault)
+                self._on_fault(fault)
+
+    def begin(self, needs: Iterable[Needs]) -> Transaction:
+        if self._faults and not self.is_dead:
+            self._happen(self.writes + 1, "before", Arrival, Takeover)
+        transaction = self.inner.begin(needs)
+        attempt = transaction.attempt
+
+        def counted(call: Callable[[Transaction], object]) -> object:
+            try:
+                return attempt(call)
+            except BaseException:
+                self.refused += 1
+                raise
+
+        transaction.attempt = counted  # type: ignore[method-assign,assignment]
+        return transaction
+
+    def commit(self, transaction: Transaction) -> None:
+        if self.is_dead:
+            raise Crashed
+        self.writes += 1
+        self._happen(self.writes, "before", Crash)
+        self.inner.commit(transaction)
+        self.workers.update(name for name, worker in transaction.workers.items() if worker is not None)
+        self._witness.committed(transaction, self)
+        self._happen(self.writes, "after", Arrival, Takeover, Jump, Close)
+        self._happen(self.writes, "after", Crash)
+
+    def next_stream(self) -> int:
+        return self.inner.next_stream()
+
+    def reader(self) -> Reader:
+        return self.inner.reader()
+
+    def stream(self, number: int) -> Stream | None:
+        return self.inner.stream(number)
+
+    def stream_by_uid(self, uid: str) -> Stream | None:
+        return self.inner.stream_by_uid(uid)
+
+    def stream_by_address(self, address: Address) -> Stream | None:
+        return self.inner.stream_by_address(address)
+
+    def key(self, key: KeyId) -> Key | None:
+        return self.inner.key(key)
+
+    def rows(self, stream: int, *, first: int = 1, limit: int | None = None) -> Rows:
+        return self.inner.rows(stream, first=first, limit=limit)
+
+    def row_at(self, stream: int, seq: int) -> Row | None:
+        return self.inner.row_at(stream, seq)
+
+    def due(self, now_ms: int, *, limit: int, names: Sequence[str] | None = None) -> Streams:
+        return self.inner.due(now_ms, limit=limit, names=names)
+
+    def next_wake(self, *, names: Sequence[str] | None = None) -> int | None:
+        return self.inner.next_wake(names=names)
+
+    def held_by(self, worker: str) -> Streams:
+        return self.inner.held_by(worker)
+
+    def dead_workers(self, now_ms: int) -> Names:
+        return self.inner.dead_workers(now_ms)
+
+    def list(self, which: Filter) -> Streams:
+        return self.inner.list(which)
+
+    def close(self) -> None:
+        self.inner.close()
