@@ -24,7 +24,7 @@ from benchmarks.subjects import SemelSubject
 from benchmarks.workloads import Rate, payments
 
 PACKAGE = str(Path(semel.__file__).parent)
-BENCHMARKS = str(Path(__file__).parent)
+CALLING = {str(Path(__file__).with_name(name)) for name in ("subjects.py", "workloads.py")}
 INTERVAL_SECONDS = 0.001
 SHOWN_MODULES = 16
 SHOWN_FUNCTIONS = 4
@@ -71,25 +71,29 @@ class Sampler:
 
 
 def _place(frame: FrameType | None) -> tuple[str, str]:
+    while frame is not None and frame.f_code.co_filename == __file__:  # a signal within a signal
+        frame = frame.f_back
+    innermost = "" if frame is None else frame.f_code.co_qualname
     while frame is not None:
         code = frame.f_code
         if code.co_filename.startswith(PACKAGE):
             return code.co_filename[len(PACKAGE) + 1 :], code.co_qualname
-        if code.co_filename == __file__:
-            break
-        if code.co_filename.startswith(BENCHMARKS):
+        if code.co_filename in CALLING:
             return "(the benchmark's steps and callers)", code.co_qualname
         frame = frame.f_back
-    return "(asyncio between callbacks)", ""
+    return "(asyncio and other libraries)", innermost
 
 
-async def profile(path: Path, *, seconds: float) -> list[str]:
-    """The lines to print. The sampled run is a few percent slower than one without."""
+async def profile(path: Path, *, seconds: float, floor: float) -> list[str]:
+    """The lines to print. The sampled run is a few percent slower than one without.
+
+    `floor` is what the floor did in the same run, in executions per second.
+    """
     async with SemelSubject(path) as subject:
         await payments(subject, first=0, seconds=seconds / 4)
         with Sampler() as sampler:
             rate = await payments(subject, first=10_000_000, seconds=seconds)
-    return _breakdown(sampler, rate)
+    return [*_breakdown(sampler, rate), *_closing(sampler, rate, floor)]
 
 
 def _breakdown(sampler: Sampler, rate: Rate) -> list[str]:
@@ -106,20 +110,27 @@ def _breakdown(sampler: Sampler, rate: Rate) -> list[str]:
     lines.append(f"    {sum(us for _, us in modules[SHOWN_MODULES:]):7.1f} us  (other modules)")
     for thread, seconds in _by_size(sampler.thread_seconds):
         lines.append(f"    {seconds / rate.done * 1e6:7.1f} us  thread {thread}")
-    return [*lines, *_closing(modules, rate)]
+    return lines
 
 
-def _closing(modules: list[tuple[str, float]], rate: Rate) -> list[str]:
-    """What W1 would be if one module cost nothing, for those that matter most."""
-    loop_us = sum(us for _, us in modules)
-    wall_us = rate.seconds / rate.done * 1e6
-    lines = [f"    The loop's thread works {loop_us:.0f} of {wall_us:.0f} us of wall time per execution."]
-    if loop_us < wall_us * 0.75:
-        lines.append("    It waits for commits the rest of the time: fewer commits, or cheaper ones, close that.")
-    lines.append("    What would close the rest (W1 if the module cost nothing):")
-    own = [(module, us) for module, us in modules if not module.startswith("(")]
-    for module, us in own[:SHOWN_CLOSING]:
-        lines.append(f"        without {module:<30} {1e6 / (wall_us - us):8,.0f} executions/s")
+def _closing(sampler: Sampler, rate: Rate, floor: float) -> list[str]:
+    """What limits W1, what a quarter of the floor asks for, and W1 if one part cost nothing."""
+    parts: defaultdict[str, float] = defaultdict(float)
+    for (module, _), seconds in sampler.loop_seconds.items():
+        parts[module] += seconds / rate.done * 1e6
+    loop_us, wall_us = sum(parts.values()), rate.seconds / rate.done * 1e6
+    for thread, seconds in sampler.thread_seconds.items():
+        parts[f"thread {thread}"] = seconds / rate.done * 1e6
+    threads_us = sum(parts.values()) - loop_us
+    limit = "one thread at a time runs Python" if loop_us + threads_us > 0.85 * wall_us else "the disk is waited for"
+    lines = [
+        f"    Wall time {wall_us:.0f} us: the loop's thread works {loop_us:.0f}, others {threads_us:.0f}; {limit}.",
+        f"    A quarter of the floor is {floor / 4:,.0f} executions/s, {4e6 / floor:.0f} us of wall time each.",
+        "    What would close the rest, W1 if that part cost nothing:",
+    ]
+    own = [(part, us) for part, us in _by_size(parts) if not part.startswith("(")]
+    for part, us in own[:SHOWN_CLOSING]:
+        lines.append(f"        without {part:<30} {1e6 / (wall_us - us):8,.0f} executions/s")
     return lines
 
 
@@ -127,5 +138,5 @@ def _by_size(costs: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(costs.items(), key=lambda item: -item[1])
 
 
-def run(path: Path, *, seconds: float) -> list[str]:
-    return asyncio.run(profile(path, seconds=seconds))
+def run(path: Path, *, seconds: float, floor: float) -> list[str]:
+    return asyncio.run(profile(path, seconds=seconds, floor=floor))

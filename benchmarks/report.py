@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ class Series:
 
     floor: list[Figures] = field(default_factory=list)
     semel: list[Figures] = field(default_factory=list)
+    others_cpus: float = 0.0
 
     def median_of(self, name: str, figure: str) -> float:
         return median(self._values(name, figure))
@@ -35,7 +37,8 @@ class Series:
     def lines(self) -> list[str]:
         """One line a figure; figures that only one of the two has stand alone."""
         figures = list(dict.fromkeys(key for run in self.semel + self.floor for key in run))
-        return [self._line(figure) for figure in figures]
+        lines = [self._line(figure) for figure in figures]
+        return [*lines, f"    other processes meanwhile: {number(self.others_cpus)} CPUs"]
 
     def _line(self, figure: str) -> str:
         sides = [name for name in ("semel", "floor") if self._values(name, figure)]
@@ -80,6 +83,28 @@ def machine(folder: Path, *, fsync_ms: Callable[[Path], float]) -> str:
             "asyncio's own loop, commits in a thread",
         )
     )
+
+
+class Others:
+    """How many CPUs other processes keep busy, from here on. On a busy machine no figure means much."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter(), self._busy_seconds()
+
+    def cpus(self) -> float:
+        seconds = time.perf_counter() - self._begun[0]
+        return max(0.0, (self._busy_seconds() - self._begun[1]) / seconds)
+
+    def _busy_seconds(self) -> float:
+        """What all processes have used but this one and its children."""
+        own = os.times()
+        try:
+            fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
+        except OSError:
+            return 0.0
+        user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in fields[:7])
+        busy = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+        return busy - own.user - own.system - own.children_user - own.children_system
 
 
 def _cpu_model() -> str:

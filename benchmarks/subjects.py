@@ -18,26 +18,15 @@ HOLD = "SEMEL_BENCH_HOLD"  # set: the third step of a held payment says so, and 
 
 
 async def validate(order: Order) -> Order:
-    return {
-        "order_id": order["order_id"],
-        "valid": True,
-        "checks": {"address": "deliverable", "stock": "reserved", "limit": "below", "sanctions": "no match"},
-        "reservation": f"rsv-{order['order_id']}-7f3a9c",
-        "price": order["amount"],
-        "message": "accepted by rule set 2026-11, no manual review",
-    }
+    return {"order_id": order["order_id"], "valid": True, "checks": "address, stock, limit and sanctions: no objection"}
 
 
 async def charge(order: Order) -> Order:
     return {
         "payment_id": f"pay-{order['order_id']}-c41d88e0",
-        "status": "captured",
         "amount": order["amount"],
-        "currency": order["currency"],
-        "authorisation": "A93-551-207",
-        "descriptor": "EXAMPLE SHOP BERLIN",
-        "receipt_url": f"https://provider.example/receipts/{order['order_id']}",
-        "fee": "2.14",
+        "status": "captured",
+        "receipt": "https://provider.example/receipts/8f14e45fceea167a5a36dedd4bea2543?signature=45c48cce2e2d7fbd",
     }
 
 
@@ -47,36 +36,21 @@ async def ship(order: Order) -> Order:
         await asyncio.get_running_loop().create_future()
     return {
         "tracking": f"trk-{order['order_id']}-0040",
-        "carrier": "Example Post",
-        "service": "standard, signature on delivery",
-        "label_url": f"https://carrier.example/labels/{order['order_id']}.pdf",
-        "depot": "BER-2",
-        "expected_days": 3,
-        "weight_g": 1840,
+        "carrier": "Example Post, standard, signature on delivery",
+        "label": "https://carrier.example/labels/1679091c5a880faf6fb5e6087eb1b2dc.pdf",
     }
 
 
 async def notify(order: Order) -> Order:
     return {
-        "message_id": f"msg-{order['order_id']}-19ab",
-        "channel": "mail",
-        "to": order["customer"]["mail"],
-        "template": "order-shipped/de/4",
-        "subject": f"Your order {order['order_id']} is on its way",
-        "accepted_by": "mx1.mail.example",
+        "message_id": f"msg-{order['order_id']}-19ab@mail.example",
+        "to": order["customer"],
+        "subject": f"Your order {order['order_id']} is on its way to you",
     }
 
 
 async def book(order: Order) -> Order:
-    return {
-        "entry": f"book-{order['order_id']}",
-        "debit": "1200 receivables",
-        "credit": "8400 revenue 19 %",
-        "net": "109.20",
-        "tax": "20.75",
-        "gross": order["amount"],
-        "period": "2026-11",
-    }
+    return {"entry": f"book-{order['order_id']}", "account": "8400 revenue 19 %", "gross": order["amount"]}
 
 
 async def tick(number: int) -> int:
@@ -87,10 +61,8 @@ def order_of(number: int) -> Order:
     return {
         "order_id": f"order-{number:09}",
         "amount": "129.95",
-        "currency": "EUR",
-        "customer": {"id": "c-1044", "name": "Zoë Müller", "mail": "zoe@mail.example"},
-        "address": {"street": "Lange Straße 12", "zip": "10117", "city": "Berlin"},
-        "items": [{"sku": "A-100-7", "count": 2}, {"sku": "B-220-1", "count": 1}],
+        "customer": "Zoë Müller <zoe.mueller@mail.example>",
+        "address": "Lange Straße 12, 10117 Berlin",
     }
 
 

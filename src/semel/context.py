@@ -152,7 +152,11 @@ class Context:
         (`on_cancel="abandon"`: CancelledError at once, a late result is dropped).
         """
         options = step_options(function, name=name, retry=retry, effect=effect, semantics=semantics)
-        return self._seam.step(StepCall(function, arguments, options, caller(), check_on_cancel(on_cancel)))
+        if on_cancel != "wait":
+            check_on_cancel(on_cancel)
+        frame = sys._getframe(1)
+        source = place(frame.f_code.co_filename, frame.f_lineno)
+        return self._seam.step(StepCall(function, arguments, options, source, on_cancel))
 
     def wait(
         self,
@@ -169,7 +173,7 @@ class Context:
         Raises ValidationError for a negative time or one over 366 days.
         """
         delay_ms = duration_ms(days=days, hours=hours, minutes=minutes, seconds=seconds, ms=ms)
-        return self._seam.wait(WaitCall(delay_ms, name, caller()))
+        return self._seam.wait(WaitCall(delay_ms, wait_name(name), caller()))
 
     def run_in_child_context(
         self, function: Callable[[Context, *Ts], Awaitable[T]], /, *arguments: *Ts, name: str | None = None
@@ -273,7 +277,7 @@ class SyncContext:
     ) -> None:
         """Sleep durably. The thread ends here and the function is replayed to this point when it is time."""
         delay_ms = duration_ms(days=days, hours=hours, minutes=minutes, seconds=seconds, ms=ms)
-        self._seam.wait(WaitCall(delay_ms, name, caller()))
+        self._seam.wait(WaitCall(delay_ms, wait_name(name), caller()))
 
     def run_in_child_context(
         self, function: Callable[[SyncContext, *Ts], T], /, *arguments: *Ts, name: str | None = None
@@ -305,6 +309,11 @@ def duration_ms(*, days: float, hours: float, minutes: float, seconds: float, ms
     return total
 
 
+def wait_name(name: str) -> str:
+    """Return the name, which may be empty, or raise ValidationError."""
+    return check_name("wait", name) if name else ""
+
+
 def child_name(function: Callable[..., Any], name: str | None) -> str:
     """What a child context is called unless it is given a name."""
     return step_name(function) if name is None else check_name("child context", name)
@@ -320,11 +329,11 @@ def check_on_cancel(on_cancel: str) -> str:
 def caller() -> str:
     """The file:line of the code that called a context's method, for reports of divergence."""
     frame = sys._getframe(2)
-    return _place(frame.f_code.co_filename, frame.f_lineno)
+    return place(frame.f_code.co_filename, frame.f_lineno)
 
 
 @lru_cache(maxsize=4096)
-def _place(filename: str, line: int) -> str:
+def place(filename: str, line: int) -> str:
     """A line by the last two parts of its file's path: enough to find it, the same on every machine."""
     cut = filename.rfind("/", 0, max(filename.rfind("/"), 0))
     return f"{filename[cut + 1 :]}:{line}"

@@ -7,6 +7,7 @@ receipt = await engine.run(process_order, order, key="order-123")
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import secrets
@@ -174,7 +175,9 @@ class Engine:
         if self._socket is not None:
             await self._socket.stop()
         for worker in self._workers:
-            await worker.close()
+            # A journal that takes nothing more must not keep the rest from being let go.
+            with contextlib.suppress(StoreError):
+                await worker.close()
         self._waiters.fail_all(
             refused("engine: it was closed before the outcome came; the execution goes on in the next")
         )
@@ -186,6 +189,18 @@ class Engine:
         if self._ownership is not None:
             self._ownership.release()
         self._state = "closed"
+
+    def abandon(self) -> None:
+        """Let go of everything without a word to the journal, as a killed process does. For simulations of that.
+
+        Every seam closes first (R1). The store stays open: it is whose who gave it.
+        """
+        if self._state == "new":
+            return
+        self._state = "closed"
+        self._watch.close()
+        for worker in self._workers:
+            worker.abandon()
 
     def _opened(self) -> Services:
         if self._state != "open":

@@ -53,6 +53,7 @@ class StepOptions(Struct, frozen=True):
     effect_parameter: str | None
     is_async: bool
     starts_durably: bool = False  # the start must be on disk before the body runs
+    is_plain: bool = True  # repeatable, at least once: nothing to record of its kind
     given_retry: Retry | None = None  # None where `retry` is the default of the effect kind
 
 
@@ -245,13 +246,14 @@ def step_options(
             f"expected no retry; leave retry out, or use semantics='at_most_once_per_retry'"
         )
     return StepOptions(
-        step_name(function) if name is None else name,
+        step_name(function) if name is None else check_name("step", name),
         retry,
         kind,
         semantics or AT_LEAST_ONCE,
         _effect_parameter(function),
         is_async=inspect.iscoroutinefunction(function),
         starts_durably=kind is Effect.AT_MOST_ONCE or semantics == PER_RETRY,
+        is_plain=kind is Effect.REPEATABLE and semantics != PER_RETRY,
         given_retry=given_retry,
     )
 
@@ -307,6 +309,9 @@ def _effect_parameter(function: Callable[..., Any]) -> str | None:
     return next((parameter.name for parameter in parameters if parameter.default is EFFECT_KEY), None)
 
 
+_CONSTANTS: Final = (type(None), bool, int, float, complex, str, bytes, tuple, type(...))
+
+
 def code_hash(code: Callable[..., Any] | type) -> str:
     """Digest of the normalised source of a function or class, the same under every Python.
 
@@ -341,7 +346,10 @@ def _spell_compiled(code: object) -> str:
     if isinstance(code, frozenset):
         return f"{{{', '.join(sorted(map(repr, code)))}}}"
     if isinstance(code, type):
-        return " ".join(f"{name}={_spell_compiled(part)}" for name, part in vars(code).items() if callable(part))
+        parts = [(name, part) for name, part in vars(code).items() if not name.startswith("__") or callable(part)]
+        return " ".join(f"{name}={_spell_compiled(part)}" for name, part in parts)
+    if not isinstance(code, _CONSTANTS) and not callable(code):
+        return type(code).__name__
     compiled = getattr(inspect.unwrap(code) if callable(code) else code, "__code__", None)
     return repr(code) if compiled is None else _spell_compiled(compiled)
 

@@ -62,7 +62,7 @@ def test_an_exception_is_kept_as_data():
     assert type(back) is ErrorData
     assert (back.type, back.message) == ("KeyError", repr("\ud800"))
     assert decode(encode(back)) == back
-    assert describe_error(BrokenStr()).type.endswith("test_errordata.BrokenStr")
+    assert describe_error(BrokenStr()).type == "BrokenStr"
 
 
 def test_the_stack_of_an_exception_is_its_ten_innermost_frames():

@@ -112,10 +112,7 @@ def replay(text: str) -> str:
     for block in text.strip().split("\n\n"):
         asked = block.partition("\n----")[0]
         answers = [
-            answer
-            for line in asked.splitlines()
-            if line and not line.startswith("#")
-            for answer in machine.run(line)
+            answer for line in asked.splitlines() if line and not line.startswith("#") for answer in machine.run(line)
         ]
         blocks.append("\n".join([asked, "----", *answers]))
     return "\n\n".join(blocks) + "\n"

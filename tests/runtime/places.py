@@ -18,7 +18,7 @@ from semel.store.memory import MemoryData, MemoryStore
 
 NAMES = ("memory", "sqlite")
 T = TypeVar("T")
-SECONDS_MAX = 20
+SECONDS_MAX = 8
 
 
 class Place:

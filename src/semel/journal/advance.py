@@ -26,9 +26,9 @@ from semel.kernel.entry import (
     Settled,
     TurnEnded,
 )
-from semel.kernel.operation import Operation, Update, decide, evolve, next_wake
+from semel.kernel.operation import Operation, Update, next_wake, record
 from semel.store import codec
-from semel.store.base import FUNCTION, PARKED, RUNNING, Key, KeyId, Lease, Stream, Transaction
+from semel.store.base import ACTOR, FUNCTION, PARKED, RUNNING, Key, KeyId, Lease, Stream, Transaction
 
 
 class Then(Enum):
@@ -36,6 +36,7 @@ class Then(Enum):
 
     KEEP = "keep"
     RELEASE = "release"
+    YIELD = "yield"  # let go in the middle of its work, and due at once
     FINISH = "finish"
 
 
@@ -48,23 +49,37 @@ class EndTurn(Struct, frozen=True, gc=False):
     version: str = ""
 
 
-class Advance(Struct, frozen=True, gc=False):
+class Advance:
     """One append of a holder.
 
     `seen` is the last seq the holder has looked at, `operations` its fold up to there; both hold
     only while nothing arrived for a running body, which `signal` proves.
     """
 
-    lease: Lease
-    seen: int
-    signal: int
-    operations: Mapping[str, Operation]
-    updates: Sequence[Update | EndTurn]
-    now_ms: int
-    then: Then = Then.KEEP
-    base: int = 0
-    turn: str = ""
-    retention_ms: int = 0
+    def __init__(
+        self,
+        lease: Lease,
+        *,
+        seen: int,
+        signal: int,
+        operations: Mapping[str, Operation],
+        updates: Sequence[Update | EndTurn],
+        now_ms: int,
+        then: Then = Then.KEEP,
+        base: int = 0,
+        turn: str = "",
+        retention_ms: int = 0,
+    ) -> None:
+        self.lease = lease
+        self.seen = seen
+        self.signal = signal
+        self.operations = operations
+        self.updates = updates
+        self.now_ms = now_ms
+        self.then = then
+        self.base = base
+        self.turn = turn
+        self.retention_ms = retention_ms
 
 
 class Advanced(Struct, frozen=True, gc=False):
@@ -81,7 +96,7 @@ class Advanced(Struct, frozen=True, gc=False):
 
 def advance(transaction: Transaction, request: Advance) -> Advanced:
     """Record the updates. Raises LeaseLost, ConflictError (read again) or IllegalTransitionError."""
-    stream = held_stream(transaction, request.lease)
+    stream = transaction.streams.get(request.lease.stream) or held_stream(transaction, request.lease)
     if stream.signal > request.signal:
         raise ConflictError(
             f"stream {stream.uid}: an arrival at seq {stream.signal} was not seen by this run, "
@@ -91,26 +106,35 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
     entries: list[Entry] = []
     changes: dict[str, Operation] = {}
     for update in request.updates:
-        if isinstance(update, EndTurn):
-            entries.append(TurnEnded(update.operation, update.state, update.version, update.at_ms - time_ms))
-        elif update.kind is Kind.EXECUTION:
-            entries.append(InvocationEnded(stream.invocation, None, update.at_ms - time_ms))
-            _decide(request, changes, entries, update, time_ms)
+        if isinstance(update, Update):
+            if update.kind is Kind.EXECUTION:
+                entries.append(InvocationEnded(stream.invocation, None, update.at_ms - time_ms))
+            name = update.id
+            operation = changes.get(name)
+            if operation is None:
+                operation = request.operations.get(name)
+            operation = record(operation, update, time_ms, entries)
+            if operation is not None:
+                changes[name] = operation
         else:
-            _decide(request, changes, entries, update, time_ms)
-    if request.then is Then.RELEASE and stream.type == FUNCTION:
-        entries.append(InvocationEnded(stream.invocation))
-    fields = _afterwards(request, stream, changes, time_ms)
+            entries.append(TurnEnded(update.operation, update.state, update.version, update.at_ms - time_ms))
+    fields: dict[str, Any] = {}
+    if request.then is not Then.KEEP:
+        if request.then is not Then.FINISH and stream.type == FUNCTION:
+            entries.append(InvocationEnded(stream.invocation))
+        _leave(request, stream, changes, time_ms, fields)
     if not entries:
-        after = msgspec.structs.replace(stream, **fields)
+        after = msgspec.structs.replace(stream, base=request.base or stream.base, **fields)
         transaction.put(after, lease=request.lease)
         return Advanced(after, changes, None, 0)
     append = codec.Append(time_ms, tuple(entries), stream.epoch, stream.invocation)
     seq = stream.head + 1
     body = codec.encode(append, stream=stream.number, seq=seq)
-    fields["time_ms"] = time_ms
-    after = transaction.append(request.lease, stream, count=len(entries), body=body, **fields)
-    _settle_keys(transaction, stream, changes, seq=seq, expiry_ms=time_ms + request.retention_ms)
+    after = transaction.append(
+        request.lease, stream, count=len(entries), body=body, time_ms=time_ms, base=request.base, **fields
+    )
+    if stream.type == ACTOR:
+        _settle_keys(transaction, stream, changes, seq=seq, expiry_ms=time_ms + request.retention_ms)
     return Advanced(after, changes, append, seq)
 
 
@@ -122,38 +146,23 @@ def held_stream(transaction: Transaction, lease: Lease) -> Stream:
     return stream
 
 
-def _decide(
-    request: Advance, changes: dict[str, Operation], entries: list[Entry], update: Update, time_ms: int
+def _leave(
+    request: Advance, stream: Stream, changes: Mapping[str, Operation], time_ms: int, fields: dict[str, Any]
 ) -> None:
-    operation = changes.get(update.id)
-    if operation is None:
-        operation = request.operations.get(update.id)
-    for entry in decide(operation, update, time_ms):
-        entries.append(entry)
-        operation = evolve(operation, entry, update.at_ms)
-    if operation is not None:
-        changes[update.id] = operation
-
-
-def _afterwards(request: Advance, stream: Stream, changes: Mapping[str, Operation], time_ms: int) -> dict[str, Any]:
-    """The fields of the stream's row that `then` changes."""
-    fields: dict[str, Any] = {}
-    if request.base:
-        fields["base"] = request.base
-    match request.then:
-        case Then.FINISH:
-            scope = next(operation for operation in changes.values() if operation.kind is Kind.EXECUTION)
-            fields.update(holder=None, wake_ms=None, status=scope.status.value, ended_ms=time_ms)
-        case Then.RELEASE:
-            wake_ms = next_wake({**request.operations, **changes})
-            if stream.head > request.seen:
-                # Whatever arrived after `seen` was not looked at by this holder. Sleeping on it
-                # would lose it: no one else will be told. (J6)
-                wake_ms = request.now_ms
-            fields.update(holder=None, wake_ms=wake_ms, turn=request.turn)
-        case Then.KEEP:
-            pass
-    return fields
+    """Add the fields of the stream's row that change when the holder lets it go."""
+    fields["holder"] = None
+    if request.then is Then.FINISH:
+        scope = next(operation for operation in changes.values() if operation.kind is Kind.EXECUTION)
+        fields.update(wake_ms=None, status=scope.status.value, ended_ms=time_ms)
+        return
+    wake_ms = next_wake({**request.operations, **changes})
+    if request.then is Then.YIELD:
+        wake_ms = request.now_ms
+    elif stream.head > request.seen:
+        # Whatever arrived after `seen` was not looked at by this holder. Sleeping on it
+        # would lose it: no one else will be told. (J6)
+        wake_ms = request.now_ms
+    fields.update(wake_ms=wake_ms, turn=request.turn)
 
 
 def _settle_keys(
@@ -185,8 +194,8 @@ def _control(
     time_ms = max(now_ms, stream.time_ms)
     append = codec.Append(time_ms, (entry,), stream.epoch + 1, stream.invocation)
     body = codec.encode(append, stream=stream.number, seq=stream.head + 1)
-    fields: dict[str, Any] = {"holder": None, "wake_ms": None, "epoch": stream.epoch + 1, "time_ms": time_ms}
-    return transaction.append(lease, stream, count=1, body=body, **(fields | changes))
+    fields: dict[str, Any] = {"holder": None, "wake_ms": None, "epoch": stream.epoch + 1}
+    return transaction.append(lease, stream, count=1, body=body, time_ms=time_ms, **(fields | changes))
 
 
 def unpark(transaction: Transaction, number: int, *, reason: str, now_ms: int) -> Stream | None:

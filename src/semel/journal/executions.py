@@ -141,9 +141,8 @@ def stop(transaction: Transaction, number: int, *, reason: str, now_ms: int) -> 
         "wake_ms": None,
         "status": Status.STOPPED.value,
         "ended_ms": time_ms,
-        "time_ms": time_ms,
     }
-    return transaction.append(None, stream, count=len(entries), body=body, **changes)
+    return transaction.append(None, stream, count=len(entries), body=body, time_ms=time_ms, **changes)
 
 
 def is_running(stream: Stream) -> bool:

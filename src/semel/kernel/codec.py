@@ -84,6 +84,11 @@ def encode(value: object) -> bytes:
 
     An exception is kept as data: it decodes to an `ErrorData`.
     """
+    if type(value) in _FAST_PLAIN:
+        try:
+            return _TO_BYTES(value)
+        except Exception:  # a lone surrogate, or over 64 bits
+            return _encode(value, fast=_CAREFUL, careful=_CAREFUL)
     return _encode(value, fast=_FAST, careful=_CAREFUL)
 
 

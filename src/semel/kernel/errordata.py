@@ -18,7 +18,7 @@ T = TypeVar("T")
 class ErrorData(msgspec.Struct, frozen=True, gc=False):
     """An exception as data. An encoded exception decodes to this; it is never raised or rebuilt from bytes.
 
-    `type` is the qualified class name, without a module for builtins and for the main script.
+    `type` is the qualified class name, never with a module.
     `data` is the encoding of the exception's `args`, or empty when they cannot be kept or
     take more than 64 kB.
     """
@@ -55,9 +55,9 @@ def _type_name(cls: type) -> str:
 
 
 def _capped(text: str) -> str:
-    data = text.encode("utf-8", "surrogatepass")
+    data = text.encode("utf-8", "replace")  # half a surrogate pair cannot be written
     if len(data) <= MESSAGE_MAX:
-        return text
+        return data.decode()
     kept = text[:MESSAGE_MAX].encode("utf-8", "replace")[: MESSAGE_MAX - len("…".encode())]
     return f"{kept.decode('utf-8', 'ignore')}…"
 

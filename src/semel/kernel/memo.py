@@ -88,9 +88,8 @@ class Memo:
         """Raise NonDeterminismError for the first recorded operation that this run never asked for."""
         if len(self._asked) == len(self.operations):
             return
-        for operation in self.operations.values():
-            if operation.id not in self._asked:
-                raise NonDeterminismError(operation.id, _spell(operation), "nothing, and ended")
+        missed = next(operation for operation in self.operations.values() if operation.id not in self._asked)
+        raise NonDeterminismError(missed.id, _spell(missed), "nothing, and ended")
 
 
 def _visible(everything: dict[str, Operation], operation: Operation, scope: str) -> bool:

@@ -176,6 +176,36 @@ def decide(operation: Operation | None, update: Update, time_ms: int) -> tuple[E
     return (change,) if operation is not None else (_started(update, offset_ms), change)
 
 
+def record(operation: Operation | None, update: Update, time_ms: int, entries: list[Entry]) -> Operation | None:
+    """`decide`, then `evolve`, in one: add what the update records to `entries`, and return the operation after it."""
+    start = update.start
+    if operation is None and start is not None and update.kind is Kind.STEP and update.at_ms == time_ms:
+        target = _FIRST_CLOSE.get(update.action)
+        if target is not None:
+            entries.append(start)
+            entries.append(Settled(update.id, target, update.payload, update.error, update.requested))
+            return Operation(
+                update.id,
+                Kind.STEP,
+                target,
+                start,
+                1,
+                None,
+                update.payload,
+                update.error,
+                update.requested,
+                time_ms,
+                time_ms,
+            )
+    for entry in decide(operation, update, time_ms):
+        entries.append(entry)
+        operation = evolve(operation, entry, update.at_ms)
+    return operation
+
+
+_FIRST_CLOSE = {Action.SUCCEED: Status.SUCCEEDED, Action.FAIL: Status.FAILED}
+
+
 def _started(update: Update, offset_ms: int) -> Started:
     start = update.start
     if start is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from semel.actor import ActorSpec, GenServer
-from semel.errors import Evicted, LeaseLost, ReplayError, SerializationError
+from semel.errors import Evicted, LeaseLost, ParkedError, ReplayError, SerializationError
 from semel.journal.advance import Advanced, EndTurn, Then
 from semel.kernel import values
 from semel.kernel.entry import Kind, Payload, Record, Settled
@@ -190,10 +190,12 @@ class Activation:
             self._park(turn.unfinished())
         elif holder.in_flight:
             return
+        elif body.beginning and self.services.is_draining and not body.must_begin:
+            self._drain(turn)
         elif holder.outbox and (body.beginning or body.running):
             self._covered, body.beginning = body.beginning, []
             holder.flush(base=self._mailbox.base())
-        elif body.beginning and not self.services.is_draining:
+        elif body.beginning:
             beginning, body.beginning = body.beginning, []
             body.begin(beginning)
             self._alarm.set(body.next_alarm())
@@ -204,6 +206,14 @@ class Activation:
         else:
             self._alarm.stop()
             holder.flush(Then.RELEASE, base=self._mailbox.base(), turn=turn.message.id)
+
+    def _drain(self, turn: Turn) -> None:
+        """The engine closes: no step begins any more. Once those that run have ended, another may go on at once."""
+        if not turn.body.running:
+            self._alarm.stop()
+            self.holder.flush(Then.YIELD, base=self._mailbox.base(), turn=turn.message.id)
+        elif self.holder.outbox:
+            self.holder.flush(base=self._mailbox.base())
 
     def _end_turn(self, turn: Turn) -> None:
         self._alarm.stop()
@@ -299,7 +309,7 @@ class Activation:
         for reply in replies:
             self._on_reply(self.stream, reply)
         self.idle_since_ms = self.services.clock.now_ms()
-        if then is Then.RELEASE:
+        if then is not Then.KEEP:
             self._released()
         elif self._ending is not None:
             self._leave()
@@ -331,6 +341,9 @@ class Activation:
     def _lost(self, error: BaseException) -> None:
         if not is_expected(error):
             logger.error("actor %s/%s: its append failed", self.stream.name, self.stream.key, exc_info=error)
+            if self._ending is None:
+                self._park(ParkedError(f"its append failed with {error!r}"))
+                return
         self._end(End.RETRY if is_retryable(error) else End.LOST)
 
     def lose(self) -> None:

@@ -90,38 +90,41 @@ class Body:
         """Whether anything can still wake the body."""
         return bool(self._slots)
 
+    @property
+    def must_begin(self) -> bool:
+        """Whether the start of a queued step is recorded: not begun, it would count as interrupted."""
+        return any(slot.call is not None and slot.call.options.starts_durably for slot in self.beginning)
+
     def pump(self) -> None:
         """Deliver what there is, one outcome at a time, until the body can go no further."""
         if self._is_pumping or self.closed is not None:
             return
-        if self.is_over:
-            self._at_rest()
-            return
-        self._is_pumping = True
-        try:
-            self._pump()
-        except ReplayError as error:
-            self.divergence = self.divergence or error
-        except Exception as error:
-            logger.exception("a body was stopped")
-            self.divergence = self.divergence or ParkedError(f"the body was stopped by {error!r}")
-        finally:
-            self._is_pumping = False
+        if not self.is_over:
+            self._is_pumping = True
+            try:
+                self._pump()
+            except ReplayError as error:
+                self.divergence = self.divergence or error
+            except Exception as error:
+                logger.exception("a body was stopped")
+                self.divergence = self.divergence or ParkedError(f"the body was stopped by {error!r}")
+            finally:
+                self._is_pumping = False
         self._at_rest()
 
     def _pump(self) -> None:
-        loop = self.loop
+        loop, main, deliveries = self.loop, self.main, self._deliveries
         while True:
-            if loop.has_ready:
+            if loop.ready:
                 loop.run_to_rest()
             if self.divergence is not None or self.busy or self.closed is not None:
                 return
             if self._is_replaying and self._replay_one():
                 continue
-            if self.is_done:
+            if main is None or main.done():
                 return
-            if self._deliveries:
-                self._deliver(*self._deliveries.popleft())
+            if deliveries:
+                self._deliver(*deliveries.popleft())
             elif self._fresh:
                 self._engage()
             elif not self.alarms or not self.ripen():
@@ -156,15 +159,20 @@ class Body:
     def _deliver(self, slot: Slot, outcome: Outcome) -> None:
         if slot.phase is Phase.DONE:
             return
-        self.loop.now_ms = self.now()
-        self._record(
-            slot.update(ACTIONS[outcome.status], self.loop.now_ms, payload=outcome.result, error=outcome.error)
-        )
+        loop = self.loop
+        at_ms = self.services.clock.now_ms()
+        if at_ms > loop.now_ms:
+            loop.now_ms = at_ms
+        self._record(slot.closing(outcome, loop.now_ms))
         self._settle(slot, outcome)
 
     def _settle(self, slot: Slot, outcome: Outcome) -> None:
         self._slots.pop(slot.id, None)
-        slot.settle(outcome)
+        slot.phase = Phase.DONE
+        slot.outcome = outcome
+        waiter = slot.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
         if slot.handle is not None:
             self._timers.pop(slot.handle, None)
             self.loop.fire(slot.handle)
@@ -209,7 +217,8 @@ class Body:
     def _queue(self, slot: Slot) -> None:
         """Let the step begin once everything before it is durable (R4)."""
         slot.phase = Phase.QUEUED
-        slot.due_ms = None
+        if slot.due_ms is not None:
+            slot.due_ms = None
         if slot.call is not None and slot.call.options.starts_durably:
             self._record(slot.update(Action.START, self.now()))
         self.beginning.append(slot)
@@ -285,15 +294,33 @@ class Body:
     # The seam: what the body asks for, on its own loop.
 
     async def step(self, call: StepCall) -> Any:
-        await self._gate()
+        if self.closed is not None or self.divergence is not None:
+            await self._gate()
         slot = self._ask(Kind.STEP, call.options.name, call.source)
         slot.call = call
-        slot.arguments = steps.digest(call)
-        if slot.recorded is None or slot.recorded.status not in ACTIONS:
+        slot.arguments, slot.copies = steps.prepare(call)
+        recorded = slot.recorded
+        if recorded is None or recorded.status not in ACTIONS:
             slot.context = contextvars.copy_context()
-            slot.attempt = 0 if slot.recorded is None else slot.recorded.attempt
-            self._fresh.append(slot)
-        return await self._outcome(slot)
+            if recorded is not None:
+                slot.attempt = recorded.attempt
+                self._fresh.append(slot)
+            elif self._is_replaying or call.options.starts_durably:
+                self._fresh.append(slot)
+            else:
+                slot.phase = Phase.QUEUED
+                self.beginning.append(slot)
+        # `_outcome` once more, for the path that nearly every step takes.
+        slot.waiter = self.loop.create_future()
+        try:
+            await slot.waiter
+        except asyncio.CancelledError:
+            if self.closed is not None:
+                raise self.closed("this run has left memory; nothing it does is recorded") from None
+            if slot.outcome is not None or not self._tell(slot):
+                raise
+            return await self._outcome(slot)
+        return slot.value()
 
     async def wait(self, call: WaitCall) -> None:
         await self._gate()
@@ -360,19 +387,25 @@ class Body:
             )
         frame = current_frame.get(self.loop.frame)
         path = frame.next_operation()
-        slot = Slot(ids.operation_id(path), kind, name, path, source)
+        slot = Slot(
+            path if len(path) <= ids.OPERATION_ID_LENGTH_MAX else ids.operation_id(path), kind, name, path, source
+        )
         if frame.scope:
             slot.parent = frame.scope
+        if self.memo.operations:
+            self._look_up(slot)
+        self._slots[slot.id] = slot
+        return slot
+
+    def _look_up(self, slot: Slot) -> None:
         try:
-            slot.recorded = self.memo.ask(slot.id, kind, name, source=source)
+            slot.recorded = self.memo.ask(slot.id, slot.kind, slot.name, source=slot.source)
         except NonDeterminismError as error:
             # Raised as it is, user code could take it for an error of its own.
             self.divergence = self.divergence or error
             self.loop.close_seam(Evicted)
             raise Evicted(str(error)) from None
         slot.is_recorded = slot.recorded is not None
-        self._slots[slot.id] = slot
-        return slot
 
     async def _gate(self) -> None:
         """Stop here if the seam is closed. The loop raises the signal, and ends a body that swallows it for ever."""
@@ -416,7 +449,8 @@ class Body:
             return False
         if slot.phase is Phase.RUNNING:
             slot.is_cancelled = True
-            if slot.task is not None:
+            # Code in a thread cannot be told: its true outcome is waited for.
+            if slot.task is not None and slot.call is not None and slot.call.options.is_async:
                 slot.task.cancel()
             return True
         recorded = slot.recorded
@@ -466,10 +500,18 @@ class Body:
         self._deliveries.clear()
         self.beginning.clear()
         self.alarms.clear()
+        if not self.running:
+            self.loop.let_go()
+            self._at_rest = _nothing
+            self.main = None
 
     def _report(self, context: dict[str, Any]) -> None:
         if not self._is_replaying:
             logger.error("in a body: %s", context.get("message"), exc_info=context.get("exception"))
+
+
+def _nothing() -> None:
+    """What a body that has left memory does at rest. It holds on to nobody, so that nothing holds on to it."""
 
 
 def succeeded(result: Any) -> Outcome:

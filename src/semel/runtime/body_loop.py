@@ -147,6 +147,23 @@ class BodyTimer(asyncio.TimerHandle):
         return self is other
 
 
+class _NoTimers:
+    """The timers of a loop that runs no more."""
+
+    def schedule(self, handle: asyncio.TimerHandle, *, delay_ms: int) -> None:
+        """Nothing."""
+
+    def cancel(self, handle: asyncio.TimerHandle) -> None:
+        """Nothing."""
+
+
+_NO_TIMERS = _NoTimers()
+
+
+def _no_error(context: dict[str, Any]) -> None:
+    """Nothing is reported of a loop that runs no more."""
+
+
 def _refusal(name: str) -> Any:
     """A method that says what was called and where it belongs."""
 
@@ -192,7 +209,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self._timers = timers
         self._on_error = on_error
         self._callbacks_max = callbacks_max
-        self._ready: deque[Any] = deque()
+        self.ready: deque[Any] = deque()  # what `run_to_rest` will run
         self._live: dict[BodyTask[Any], None] = {}
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
         self._asyncgens_max = ASYNCGENS_MIN
@@ -204,11 +221,6 @@ class BodyLoop(asyncio.AbstractEventLoop):
     def spawn(self, coro: Awaited[T], *, context: Context, frame: Frame) -> BodyTask[T]:
         """Start a body's main task in `context`, which becomes its own. It runs when pumped."""
         return self._start(coro, context=context, frame=frame)
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether `run_to_rest` has anything to do."""
-        return bool(self._ready)
 
     def run_to_rest(self) -> None:
         """Run until nothing is ready.
@@ -227,7 +239,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """A durable timer came due: queue it, unless it was cancelled or has fired."""
         if isinstance(handle, BodyTimer) and handle._scheduled:
             handle._scheduled = False
-            self._ready.append(handle)
+            self.ready.append(handle)
 
     def close_seam(self, signal: type[BaseException]) -> None:
         """From now on what the body begins raises `signal()`, and nothing is reported or asked for.
@@ -260,6 +272,11 @@ class BodyLoop(asyncio.AbstractEventLoop):
             self._pump(1000 + 100 * len(self._live))
         return self._still_live()
 
+    def let_go(self) -> None:
+        """Hold on to nobody outside: what runs no more is then freed at once, without the collector."""
+        self._timers = _NO_TIMERS
+        self._on_error = _no_error
+
     def _still_live(self) -> list[BodyTask[Any]]:
         return [task for task in self._live if not task.done()]
 
@@ -274,7 +291,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
                 "pump it from a plain callback: loop.call_soon(body_loop.run_to_rest)"
             )
         hooks = sys.get_asyncgen_hooks()
-        ready = self._ready
+        ready = self.ready
         self._running = True
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(self._note_asyncgen, _leave_to_the_loop)
@@ -308,7 +325,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         handle = BodyHandle(callback, args, self, context)
-        self._ready.append(handle)
+        self.ready.append(handle)
         return handle
 
     def call_later(
@@ -454,7 +471,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         timer = BodyTimer((self.now_ms + delay_ms) / 1000, callback, args, self, context)
         timer._ordinal = self._next_ordinal()
         if delay_ms <= 0:
-            self._ready.append(timer)
+            self.ready.append(timer)
         elif self._signal is None and delay_ms != math.inf:
             # An instant in seconds is a float that is off by up to a quarter of a microsecond.
             delay = max(1, math.ceil(round(delay_ms, 3)))

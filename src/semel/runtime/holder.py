@@ -19,19 +19,31 @@ from semel.runtime.services import Services
 from semel.store.base import KeyId, Needs, Stream, Transaction
 
 
-class _Flight(Job):
+class _Flight(Advance, Job):
     """An append of a holder on its way."""
 
-    def __init__(self, holder: Holder, request: Advance, needs: Needs) -> None:
+    def __init__(self, holder: Holder, then: Then, *, base: int, turn: str) -> None:
         self.holder = holder
-        self.request = request
-        self.needs = needs
+        self.lease = holder.lease
+        self.seen = holder.seen
+        self.signal = holder.signal
+        self.operations = holder.operations
+        self.updates = holder.outbox.copy()
+        # What is recorded last was recorded just now.
+        self.now_ms = self.updates[-1].at_ms if self.updates else holder.services.clock.now_ms()
+        self.then = then
+        self.base = base
+        self.turn = turn
+        self.retention_ms = holder.services.limits.retention_ms
+        self.needs = holder.needs if not holder.keys else Needs(holder.needs.streams, tuple(holder.keys))
+        holder.outbox.clear()
+        holder.keys.clear()
 
     def perform(self, transaction: Transaction) -> Advanced:
-        return advance(transaction, self.request)
+        return advance(transaction, self)
 
     def done(self, result: Advanced, error: BaseException | None) -> None:
-        self.holder.landed(result, error, self.request.then)
+        self.holder.landed(result, error, self.then)
 
 
 class Holder:
@@ -52,6 +64,7 @@ class Holder:
         self.services = services
         self.operations: dict[str, Operation] = {}
         self.outbox: list[Update | EndTurn] = []
+        self.record = self.outbox.append  # puts an update into the next append
         self.in_flight = False
         self.keys: list[KeyId] = []
         self._on_durable = on_durable
@@ -62,33 +75,16 @@ class Holder:
         """Go on under a new claim, having looked at everything up to `seen`."""
         self.stream = stream
         self.lease = holding.lease_of(stream)
+        self.needs = Needs((stream.number,))
         self.seen = seen
         self.signal = stream.signal
-
-    def record(self, update: Update | EndTurn) -> None:
-        """Put an update into the next append."""
-        self.outbox.append(update)
 
     def flush(self, then: Then = Then.KEEP, *, base: int = 0, turn: str = "") -> None:
         """Append what is recorded, with what becomes of the stream after it. One append at a time."""
         if self.in_flight:
             raise AssertionError(f"stream {self.stream.uid}: an append is under way, expected none")
-        updates, self.outbox = self.outbox, []
-        keys, self.keys = self.keys, []
         self.in_flight = True
-        request = Advance(
-            self.lease,
-            self.seen,
-            self.signal,
-            self.operations,
-            updates,
-            self.services.clock.now_ms(),
-            then,
-            base,
-            turn,
-            self.services.limits.retention_ms,
-        )
-        self.services.committer.enqueue(_Flight(self, request, Needs((self.lease.stream,), tuple(keys))))
+        self.services.committer.enqueue(_Flight(self, then, base=base, turn=turn))
 
     def landed(self, advanced: Advanced, error: BaseException | None, then: Then) -> None:
         """The append was committed, or refused."""
@@ -101,6 +97,11 @@ class Holder:
         if advanced.append is not None and advanced.seq == self.seen + 1:
             self.seen = advanced.stream.head
         self._on_durable(advanced, then)
+
+    def let_go(self) -> None:
+        """Hold on to nobody: what holds the stream no more is then freed at once, without the collector."""
+        self._on_durable = _no_durable
+        self._on_lost = _no_lost
 
     def park(self, reason: str, *, then: Callable[[], None]) -> None:
         """Take the stream out of service; what was recorded and not appended is dropped."""
@@ -118,6 +119,14 @@ class Holder:
             then()
 
         self.services.committer.submit(call, done, needs=Needs((lease.stream,)))
+
+
+def _no_durable(advanced: Advanced, then: Then) -> None:
+    """Nobody is told any more."""
+
+
+def _no_lost(error: BaseException) -> None:
+    """Nobody is told any more."""
 
 
 def is_retryable(error: BaseException) -> bool:

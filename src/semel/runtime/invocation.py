@@ -110,10 +110,10 @@ class Invocation:
             return
         elif body.divergence is not None:
             self._park(body.divergence)
-        elif body.is_done:
+        elif body.main is None or body.main.done():
             self._finish()
-        elif body.beginning and self.services.is_draining:
-            self._release()
+        elif body.beginning and self.services.is_draining and not body.must_begin:
+            self._drain()
         elif holder.outbox and (body.beginning or body.running):
             self._covered, body.beginning = body.beginning, []
             holder.flush()
@@ -143,6 +143,14 @@ class Invocation:
     def _release(self) -> None:
         self._alarm.stop()
         self.holder.flush(Then.RELEASE)
+
+    def _drain(self) -> None:
+        """The engine closes: no step begins any more. Once those that run have ended, another may go on at once."""
+        if not self.body.running:
+            self._alarm.stop()
+            self.holder.flush(Then.YIELD)
+        elif self.holder.outbox:
+            self.holder.flush()
 
     def _finish(self) -> None:
         """The body ended. Its outcome is recorded unless its seam closed: then it has none (R1e)."""
@@ -182,7 +190,7 @@ class Invocation:
             self._end(End.FINISHED)
             if isinstance(settled, Settled):
                 self._on_outcome(advanced.stream, settled)
-        elif then is Then.RELEASE:
+        elif then is not Then.KEEP:
             without_results(self.holder.operations)
             self._is_ended = True
             self._on_end(self, End.RELEASED)
@@ -198,6 +206,9 @@ class Invocation:
     def _lost(self, error: BaseException) -> None:
         if not is_expected(error):
             logger.error("execution %r of %s: its append failed", self.stream.key, self.stream.name, exc_info=error)
+            if self._ending is None:
+                self._park(ParkedError(f"its append failed with {error!r}"))
+                return
         self._end(End.RETRY if is_retryable(error) else End.LOST)
 
     def lose(self) -> None:
@@ -222,6 +233,7 @@ class Invocation:
         self._is_ended = True
         self.evict(LeaseLost if self._ending is End.LOST else Evicted)
         self._on_end(self, self._ending)
+        self.holder.let_go()
 
     def evict(self, signal: type[BaseException] = Evicted) -> None:
         """Let the body go from memory by rule R1."""

@@ -78,6 +78,7 @@ class Services:
         self.is_draining = False
         self.runners: dict[int, Runner] = {}
         self.survivors: list[Any] = []
+        self._ended_steps: list[tuple[Body, tuple[Any, ...]]] = []
         self.idle: OrderedDict[int, Body] = OrderedDict()
         self._step_threads: ThreadPoolExecutor | None = None
         self._body_threads: ThreadPoolExecutor | None = None
@@ -96,6 +97,20 @@ class Services:
         if self._body_threads is None:
             self._body_threads = ThreadPoolExecutor(self.limits.body_threads_max, thread_name_prefix="semel-body")
         return self._body_threads
+
+    def step_ended(self, body: Body, *ended: Any) -> None:
+        """An `async def` step ended in its task. Bodies are pumped from a plain callback, one for all of a round."""
+        if not self._ended_steps:
+            self.loop.call_soon(self._hand_on_steps)
+        self._ended_steps.append((body, ended))
+
+    def _hand_on_steps(self) -> None:
+        ended_steps, self._ended_steps = self._ended_steps, []
+        for body, ended in ended_steps:
+            try:
+                body.step_ended(*ended)
+            except Exception:
+                logger.exception("what follows the end of a step failed; the other steps are handed on")
 
     def close(self) -> None:
         """Let the threads go. One that is still in user code ends when that returns."""

@@ -63,6 +63,7 @@ class Slot:
     context: contextvars.Context | None = None
     task: asyncio.Future[Any] | None = None
     arguments = b""
+    copies: tuple[Any, ...] = ()
 
     def __init__(self, identity: str, kind: Kind, name: str, path: str, source: str) -> None:
         self.id = identity
@@ -88,11 +89,22 @@ class Slot:
             start = self._start()
         return Update(self.id, self.kind, action, at_ms, start, due_ms, payload, error, requested)
 
+    def closing(self, outcome: Outcome, at_ms: int) -> Update:
+        """The update that records the outcome."""
+        start = None
+        if not self.is_recorded:
+            self.is_recorded = True
+            start = self._start()
+        return Update(self.id, self.kind, ACTIONS[outcome.status], at_ms, start, None, outcome.result, outcome.error)
+
     def _start(self) -> Started:
         path = "" if self.path is self.id else self.path
-        if self.call is None:
-            return Started(self.id, self.kind, parent=self.parent, name=self.name, path=path, source=self.source)
-        options = self.call.options
+        call = self.call
+        if call is None:
+            return Started(self.id, self.kind, self.parent, self.name, path=path, source=self.source)
+        options = call.options
+        if not path and options.is_plain:
+            return Started(self.id, self.kind, self.parent, self.name, source=self.source, arguments=self.arguments)
         return Started(
             self.id,
             self.kind,
@@ -104,13 +116,6 @@ class Slot:
             effect=options.effect,
             semantics=options.semantics if options.starts_durably else "",
         )
-
-    def settle(self, outcome: Outcome) -> None:
-        """Let whoever awaits the operation go on."""
-        self.phase = Phase.DONE
-        self.outcome = outcome
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
 
     def value(self) -> Any:
         """What the awaiter gets: the value after a round trip, or the recorded failure raised."""

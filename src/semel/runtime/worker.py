@@ -247,10 +247,7 @@ class Worker:
 
     async def close(self) -> None:
         """Give up what is at rest, wait for step bodies up to `drain_ms`, then let everything go (R1)."""
-        self._is_closed = True
-        self._alarm.stop()
-        if self._lease_timer is not None:
-            self._lease_timer.cancel()
+        self._stop()
         loop = self.services.loop
         deadline = loop.time() + self.services.limits.drain_ms / 1000
         for run in list(self.running.values()):
@@ -261,9 +258,7 @@ class Worker:
             for run in list(self.running.values()):
                 if isinstance(run, Activation):
                     run.passivate()
-        for run in [*self.running.values(), *self._residents.values()]:
-            run.evict()
-        self._residents.clear()
+        self.abandon()
 
         def call(transaction: Transaction) -> None:
             now_ms = self.services.clock.now_ms()
@@ -274,3 +269,16 @@ class Worker:
             transaction.forget_worker(self.id)
 
         await self.services.committer.run(call, needs=Needs())
+
+    def abandon(self) -> None:
+        """Let everything go from memory (R1), and tell nobody: what is held stays so until the lease ends."""
+        self._stop()
+        for run in [*self.running.values(), *self._residents.values()]:
+            run.evict()
+        self._residents.clear()
+
+    def _stop(self) -> None:
+        self._is_closed = True
+        self._alarm.stop()
+        if self._lease_timer is not None:
+            self._lease_timer.cancel()

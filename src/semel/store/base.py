@@ -208,13 +208,18 @@ class Store(Reader, Protocol):
 
 
 class Transaction:
-    """The batch that every store shares: rows as changed so far, and what to write."""
+    """The batch that every store shares: rows as changed so far, and what to write.
+
+    `moved` are streams that only got entries (head, tail, time and base changed); one that is in
+    `changed` or `created` too is as it is there.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.streams: dict[int, Stream] = {}
         self.created: dict[int, Stream] = {}
         self.changed: dict[int, Stream] = {}
+        self.moved: dict[int, Stream] = {}
         self.keys: dict[KeyId, Key | None] = {}
         self.changed_keys: dict[KeyId, Key | None] = {}
         self.addresses: dict[Address, int | None] = {}
@@ -270,7 +275,7 @@ class Transaction:
     def row_at(self, stream: int, seq: int) -> Row | None:
         """A journal row by its first seq, also one that this batch has not committed yet."""
         row = self.stored_rows.get((stream, seq))
-        if row is None and (stream in self.changed or stream in self.created):
+        if row is None and (stream in self.moved or stream in self.changed or stream in self.created):
             row = next((row for row in reversed(self.rows) if row.stream == stream and row.seq == seq), None)
         return self.store.row_at(stream, seq) if row is None else row
 
@@ -286,23 +291,40 @@ class Transaction:
         if stream.type == ACTOR:
             self._put(self.addresses, stream.address, stream.number)
 
-    def append(self, lease: Lease | None, stream: Stream, *, count: int, body: bytes, **changes: Any) -> Stream:
-        """Add a journal row after `stream.head`, and the stream row as it is then, with `changes` to it.
+    def append(
+        self,
+        lease: Lease | None,
+        stream: Stream,
+        *,
+        count: int,
+        body: bytes,
+        time_ms: int,
+        base: int = 0,
+        **changes: Any,
+    ) -> Stream:
+        """Add a journal row of `time_ms` after `stream.head`, and the stream row after it, with `changes` to it.
 
         Raises LeaseLost if `lease` is not the stream's present epoch (J4): checked here and in
         `put`, nowhere else. An arrival has no lease and is never refused for one (J5). Raises
         ConflictError if `stream` is not the present row (J1), or there is none.
         """
-        stored = self._stored(stream)
+        number = stream.number
+        stored = self.streams.get(number) or self._stored(stream)
         check_epoch(stored, lease)
         if stream.head != stored.head:
             raise ConflictError(
                 f"stream {stream.uid}: the append follows seq {stream.head}, expected {stored.head}; read again"
             )
         seq = stream.head + 1
-        self.rows.append(Row(stream.number, seq, count, body))
-        after = msgspec.structs.replace(stream, head=stream.head + count, tail=seq, **changes)
-        self._store_row(after)
+        self.rows.append(Row(number, seq, count, body))
+        after = msgspec.structs.replace(
+            stream, head=stream.head + count, tail=seq, time_ms=time_ms, base=base or stream.base, **changes
+        )
+        if changes or number in self.changed or number in self.created:
+            self._store_row(after)
+        else:
+            self._put(self.moved, number, after)
+            self._put(self.streams, number, after)
         return after
 
     def put(self, stream: Stream, *, lease: Lease | None = None) -> None:
@@ -317,8 +339,8 @@ class Transaction:
         return stored
 
     def _store_row(self, stream: Stream) -> None:
-        into = self.created if stream.number in self.created else self.changed
-        self._put(into, stream.number, stream)
+        number = stream.number
+        self._put(self.created if number in self.created else self.changed, number, stream)
         self._put(self.streams, stream.number, stream)
 
     def put_key(self, key: Key) -> None:

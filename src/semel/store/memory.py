@@ -124,6 +124,7 @@ class MemoryStore:
                 if stream.type == ACTOR:
                     data.numbers_by_address[stream.address] = number
             data.streams.update(transaction.created)
+            data.streams.update(transaction.moved)
             data.streams.update(transaction.changed)
             for row in transaction.rows:
                 data.rows.setdefault(row.stream, []).append(row)

@@ -109,6 +109,9 @@ class SqliteStore(SqliteReader):
     def __init__(self, database: apsw.Connection, path: str, *, vfs: str | None) -> None:
         super().__init__(database, path)
         self._vfs = vfs
+        # The rows of held streams as last committed. Exact, because there is one writer; it spares
+        # reading each row again before each of its appends.
+        self._held: dict[int, Stream] = {}
         self.journal_id: str = self._read(sql.JOURNAL_ID, ())[0][0]
         self._last_number: int = self._read(sql.LAST_NUMBER, ())[0][0]
 
@@ -154,6 +157,9 @@ class SqliteStore(SqliteReader):
         if transaction.addresses:
             self._fetch_addresses(transaction)
         streams.difference_update(transaction.streams)
+        for number in streams & self._held.keys():
+            transaction.streams[number] = self._held[number]
+            streams.discard(number)
         if streams:
             for row in self._found(sql.STREAMS, (_json(list(streams)).decode(),)):
                 transaction.streams[row[0]] = Stream(*row)
@@ -178,10 +184,18 @@ class SqliteStore(SqliteReader):
                 execute(statement, bindings)
             execute("commit")
         except apsw.Error as error:
+            self._held.clear()
             self._give_up(error)
         except BaseException:
+            self._held.clear()
             self._roll_back()
             raise
+        for rows in (transaction.moved, transaction.changed, transaction.created):
+            for number, stream in rows.items():
+                if stream.holder is None:
+                    self._held.pop(number, None)
+                else:
+                    self._held[number] = stream
 
     def _give_up(self, error: apsw.Error) -> NoReturn:
         """Undo a write that failed, and raise what that means. Nothing is tried again in place."""
@@ -282,6 +296,11 @@ def _writes(transaction: Transaction) -> Iterator[sql.Statement]:
         for row in transaction.rows:
             values += (row.stream, row.seq, row.count, row.body)
         yield from sql.APPEND.statements(values)
+    if transaction.moved:
+        values = []
+        for s in transaction.moved.values():
+            values += (s.number, s.head, s.tail, s.time_ms, s.base)
+        yield from sql.MOVE.statements(values)
     if transaction.changed:
         values = []
         for s in transaction.changed.values():

@@ -66,6 +66,17 @@ select * from (values {rows})
     width=21,
 )
 
+# move: what an append changes in a stream's row and nothing else, so that no index is touched
+MOVE: Final = ManyRows(
+    """
+update stream
+   set head = v.column2, tail = v.column3, time_ms = v.column4, base = v.column5
+  from (values {rows}) as v
+ where number = v.column1
+""",
+    width=5,
+)
+
 # change: what changes in a stream's row, so that no other index is touched
 CHANGE: Final = ManyRows(
     """

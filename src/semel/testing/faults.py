@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from semel.errors import UnavailableError
 from semel.store.base import Address, Filter, Key, KeyId, Needs, Reader, Row, Store, Stream, Transaction
 
 Streams = list[Stream]
@@ -83,7 +84,7 @@ class FaultStore:
     """A store handle of one process: counts its writes, and asks at each one what is to happen.
 
     `on_fault` is called with each fault when its moment comes. After `die`, the handle raises
-    Crashed at every write.
+    UnavailableError at every write.
     """
 
     def __init__(
@@ -110,7 +111,9 @@ class FaultStore:
                 self._on_fault(fault)
 
     def begin(self, needs: Iterable[Needs]) -> Transaction:
-        if self._faults and not self.is_dead:
+        if self.is_dead:
+            raise UnavailableError("the process that had this handle is dead, expected a living one")
+        if self._faults:
             self._happen(self.writes + 1, "before", Arrival, Takeover)
         transaction = self.inner.begin(needs)
         attempt = transaction.attempt
@@ -126,8 +129,6 @@ class FaultStore:
         return transaction
 
     def commit(self, transaction: Transaction) -> None:
-        if self.is_dead:
-            raise Crashed
         self.writes += 1
         self._happen(self.writes, "before", Crash)
         self.inner.commit(transaction)

@@ -44,6 +44,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._time_s = start_s
         self._rounds_left = rounds_max
+        self.witness: object = None
         self._selector = _Selector(self)
         self._clock_resolution = 1e-6  # a timer that is nearer than this is due
 

@@ -1,0 +1,204 @@
+"""Every moment a shape can be disturbed at, one run for each."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+from semel.testing.audit import Violation
+from semel.testing.client import Client
+from semel.testing.faults import Arrival, Close, Crash, Fault, Jump, Moment, Plan, Takeover
+from semel.testing.place import MemoryPlace, SqlitePlace
+from semel.testing.world import Run, Shape, World
+
+Kind = Literal["crash", "pair", "close", "arrival", "takeover", "jump", "random"]
+StoreName = Literal["memory", "sqlite"]
+ALL: Final[tuple[Kind, ...]] = ("crash", "pair", "close", "arrival", "takeover", "jump", "random")
+MOMENTS: Final[tuple[Moment, ...]] = ("before", "after")
+JUMPS_MS: Final = (45_000, -45_000)
+RANDOM_RUNS: Final = 5
+
+
+class Found(Struct, frozen=True):
+    """A run that broke a rule, with what is needed to run it again."""
+
+    shape: str
+    store: str
+    seed: int
+    plan: Plan
+    violations: list[Violation]
+
+    def __str__(self) -> str:
+        lines = [f"{self.shape} on {self.store}, seed {self.seed}, plan {self.plan!r}"]
+        return "\n  ".join([*lines, *(str(violation) for violation in self.violations[:5])])
+
+
+class Report(Struct):
+    """What an exploration came to. `runs` and `fired` count by kind of plan and by kind of fault."""
+
+    shape: str
+    store: str
+    writes: int = 0
+    runs: Counter[str] = Counter()
+    fired: Counter[str] = Counter()
+    refused: int = 0
+    found: list[Found] = []
+
+    def __str__(self) -> str:
+        runs = ", ".join(f"{count} {kind}" for kind, count in self.runs.items())
+        return f"{self.shape} on {self.store}: {self.writes} writes, {runs}, {len(self.found)} violations"
+
+
+def explore(
+    shape: Shape | Callable[[Client], Awaitable[Any]],
+    *,
+    store: StoreName = "memory",
+    kinds: tuple[Kind, ...] = ALL,
+    pairs: float = 1.0,
+    seed: int = 0,
+) -> Report:
+    """Run a scenario once undisturbed, then once for every crash, pair of crashes, arrival, takeover and so on.
+
+    A crash lies before or after each write; the second of a pair is counted from the restart, and
+    `pairs` is the share of them that is run, chosen by `seed`. Every run must come to the
+    outcome of the undisturbed one and keep every rule; `Report.found` has those that did not.
+    """
+    return _Explorer(shape, store, kinds, pairs, seed).run()
+
+
+def run_once(
+    shape: Shape | Callable[[Client], Awaitable[Any]], *, plan: Plan = (), store: StoreName = "memory", seed: int = 0
+) -> Run:
+    """One run by one plan, such as one that `explore` found."""
+    return World(as_shape(shape), open_place(store, seed), plan=plan, seed=seed).run()
+
+
+def as_shape(scenario: Shape | Callable[[Client], Awaitable[Any]]) -> Shape:
+    """A bare scenario as a shape with its name."""
+    if isinstance(scenario, Shape):
+        return scenario
+    return Shape(name=getattr(scenario, "__name__", "scenario"), scenario=scenario)
+
+
+def open_place(store: StoreName, seed: int) -> MemoryPlace | SqlitePlace:
+    """A new, empty place for a journal."""
+    return MemoryPlace(seed) if store == "memory" else SqlitePlace()
+
+
+class _Explorer:
+    def __init__(
+        self,
+        shape: Shape | Callable[[Client], Awaitable[Any]],
+        store: StoreName,
+        kinds: tuple[Kind, ...],
+        pairs: float,
+        seed: int,
+    ) -> None:
+        self.shape = as_shape(shape)
+        self.store: StoreName = store
+        self.kinds = kinds
+        self.pairs = pairs
+        self.seed = seed
+        self.luck = random.Random(f"{self.shape.name} {seed}")  # noqa: S311  # which plans are run
+        self.report = Report(self.shape.name, store, 0, Counter(), Counter(), 0, [])
+        self.outcomes: frozenset[str] = frozenset()
+
+    def run(self) -> Report:
+        record = self._run((), "record")
+        self.outcomes = self.shape.outcomes | {record.outcome}
+        writes = self.report.writes = record.writes[0]
+        if record.violations:
+            return self.report
+        for kind in self.kinds:
+            for plan in self._plans(kind, writes):
+                self._run(plan, kind)
+        return self.report
+
+    def _run(self, plan: Plan, kind: str) -> Run:
+        run = run_once(self.shape, plan=plan, store=self.store, seed=self.seed)
+        report = self.report
+        report.runs[kind] += 1
+        report.refused += run.refused
+        for fault in run.fired:
+            report.fired[spell_kind(fault)] += 1
+        violations = run.violations
+        if not self._is_expected(run):
+            wanted = " or ".join(sorted(self.outcomes))
+            violations = [*violations, Violation("outcome", f"it {run.outcome}, expected: {wanted}")]
+        if violations:
+            report.found.append(Found(self.shape.name, self.store, self.seed, plan, violations))
+        return run
+
+    def _is_expected(self, run: Run) -> bool:
+        if not self.outcomes or run.outcome in self.outcomes:
+            return True
+        was_stopped = any(isinstance(fault, Arrival) and fault.kind.endswith("stop") for fault in run.fired)
+        return was_stopped and run.outcome.startswith("raised ExecutionStoppedError")
+
+    def _plans(self, kind: Kind, writes: int) -> Iterator[Plan]:
+        places = [(write, moment) for write in range(1, writes + 1) for moment in MOMENTS]
+        match kind:
+            case "crash":
+                yield from (((Crash(write, moment),),) for write, moment in places)
+            case "pair":
+                yield from self._pairs(places)
+            case "close":
+                yield from (((Close(write),),) for write in range(1, writes + 1))
+            case "arrival":
+                message = ("message", "outside message") if self.shape.message is not None else ()
+                stops = () if message else ("stop", "outside stop")
+                for arrival in (*message, "duplicate", *stops):
+                    yield from (((Arrival(write, moment, arrival),),) for write, moment in places)
+            case "takeover":
+                for takeover in ("theft", "second engine"):
+                    yield from (((Takeover(write, moment, takeover),),) for write, moment in places)
+            case "jump":
+                yield from (((Jump(write, by_ms),),) for write in range(1, writes + 1) for by_ms in JUMPS_MS)
+            case "random":
+                yield from (self._random(writes) for _ in range(RANDOM_RUNS))
+
+    def _pairs(self, places: list[tuple[int, Moment]]) -> Iterator[Plan]:
+        for write, moment in places:
+            first = Crash(write, moment)
+            again = run_once(self.shape, plan=((first,),), store=self.store, seed=self.seed)
+            for second in range(1, again.writes[-1] + 1):
+                for later in MOMENTS:
+                    if self.pairs >= 1 or self.luck.random() < self.pairs:
+                        yield (first,), (Crash(second, later),)
+
+    def _random(self, writes: int) -> Plan:
+        """Several lives with several faults each."""
+        luck = self.luck
+        lives: list[tuple[Fault, ...]] = []
+        for _ in range(luck.randint(1, 4)):
+            faults: list[Fault] = []
+            for _ in range(luck.randint(0, 2)):
+                write, moment = luck.randint(1, writes), luck.choice(MOMENTS)
+                kinds: list[Fault] = [
+                    Arrival(write, moment, "message"),
+                    Arrival(write, moment, "outside message"),
+                    Arrival(write, moment, "duplicate"),
+                    Jump(write, luck.randint(-60_000, 60_000)),
+                ]
+                if self.store == "memory":
+                    kinds.append(Takeover(write, moment, luck.choice(("theft", "second engine"))))
+                faults.append(luck.choice(kinds))
+            end = luck.randint(1, writes)
+            faults.append(luck.choice([Crash(end, luck.choice(MOMENTS)), Close(end)]))
+            lives.append(tuple(faults))
+        return tuple(lives)
+
+
+def spell_kind(fault: Fault) -> str:
+    """A kind of fault, for counting."""
+    match fault:
+        case Crash(moment=moment):
+            return f"crash {moment}"
+        case Arrival(kind=kind) | Takeover(kind=kind):
+            return kind
+        case _:
+            return type(fault).__name__.lower()

@@ -1,0 +1,294 @@
+"""One stream as it is written, checked entry by entry against J1 to J11.
+
+Written against the rules and not against the engine: it keeps its own plain fold, so that a
+mistake in the kernel's is not checked with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from semel.kernel import ids, values
+from semel.kernel.entry import (
+    SETTLED,
+    Control,
+    Controlled,
+    Effect,
+    Entry,
+    HeartbeatReceived,
+    InvocationEnded,
+    Kind,
+    RetryReady,
+    RetryScheduled,
+    Settled,
+    Started,
+    Status,
+    TurnEnded,
+)
+from semel.store import codec
+from semel.store.base import ACTOR, FUNCTION, PARKED, RUNNING, Row, Stream
+
+Report = Callable[[str, str], None]
+
+
+class Model(Struct, frozen=True):
+    """What an actor's state should be: its first state, and `apply(state, method, arguments)` for each good turn.
+
+    A method may depend on nothing else. `apply` may change the state it is given, and returns the new one.
+    """
+
+    init: Callable[[], Any]
+    apply: Callable[[Any, str, tuple[Any, ...]], Any]
+
+
+class Place(Struct):
+    """An operation as its entries left it."""
+
+    id: str
+    kind: Kind
+    parent: str
+    seq: int
+    state: str = "open"
+    due_ms: int | None = None
+    effect: Effect = Effect.REPEATABLE
+    semantics: str = ""
+    name: str = ""
+    payload: bytes | None = None
+    retries: int = 0
+    key: str = ""
+    has_turn_ended: bool = False
+
+
+class Trail:
+    """The rows of one stream so far. `report(rule, message)` is called for each violation."""
+
+    def __init__(self, stream: Stream, *, journal_id: str, models: Mapping[str, Model], report: Report) -> None:
+        self.stream = stream
+        self.rows: list[Row] = []
+        self.places: dict[str, Place] = {}
+        self.effects: dict[str, Place] = {}
+        self.reason = ""
+        self._journal_id = journal_id
+        self._report = report
+        self._model = models.get(stream.name) if stream.type == ACTOR else None
+        self._state = None if self._model is None else self._model.init()
+        self._recorded: list[tuple[str, bytes]] = []
+        self._head = 0
+        self._time_ms = 0
+        self._epoch = 0
+
+    def report(self, rule: str, message: str) -> None:
+        self._report(rule, f"{self.stream.name}/{self.stream.key}: {message}")
+
+    # Rows.
+
+    def add(self, row: Row) -> codec.Append:
+        """Take in the next row."""
+        append = codec.decode(row.body, stream=row.stream, seq=row.seq)
+        if row.seq != self._head + 1 or row.count != len(append.entries) or not append.entries:
+            self.report("J1", f"row {row.seq} with {row.count} entries follows seq {self._head}")
+        if append.time_ms < self._time_ms:
+            self.report("J1", f"row {row.seq} has time {append.time_ms}, after {self._time_ms}")
+        if append.epoch < self._epoch:
+            self.report("J4", f"row {row.seq} was written under epoch {append.epoch}, after {self._epoch}")
+        self.rows.append(row)
+        self._head += len(append.entries)
+        self._time_ms = max(self._time_ms, append.time_ms)
+        self._epoch = append.epoch
+        for place, entry in enumerate(append.entries, row.seq):
+            self._entry(entry, place, append.time_ms + entry.offset_ms)
+        return append
+
+    def _entry(self, entry: Entry, seq: int, at_ms: int) -> None:
+        match entry:
+            case Started():
+                self._started(entry, seq)
+            case RetryScheduled() | RetryReady() | HeartbeatReceived():
+                self._changed(entry, seq, at_ms)
+            case Settled():
+                self._settled(entry, seq, at_ms)
+            case TurnEnded():
+                self._turn_ended(entry, seq)
+            case InvocationEnded():
+                self._check_not_over(f"InvocationEnded at seq {seq}")
+            case Controlled():
+                self.reason = entry.reason if entry.action is Control.PARK else ""
+                self._check_not_over(f"Controlled at seq {seq}")
+
+    def _check_not_over(self, what: str) -> None:
+        if any(place.kind is Kind.EXECUTION and place.state == "settled" for place in self.places.values()):
+            self.report("J7", f"{what}, after the execution settled")
+
+    def _check_scope(self, place: Place, seq: int) -> None:
+        """J7: nothing follows the settling of a scope that contains the operation. J8: turns do not overlap."""
+        if place.kind not in (Kind.EXECUTION, Kind.MESSAGE):
+            self._check_not_over(f"{place.kind} {place.id} changed at seq {seq}")
+        parent = place.parent
+        while parent and (scope := self.places.get(parent)) is not None:
+            if scope.state == "settled" or scope.has_turn_ended:
+                self.report("J7", f"{place.kind} {place.id} changed at seq {seq}, after its scope {scope.id} settled")
+            if scope.kind is Kind.MESSAGE and scope is not self.next_message():
+                self.report("J8", f"{place.kind} {place.id} at seq {seq} belongs to {scope.id}, whose turn it is not")
+            parent = scope.parent
+        if parent and parent not in self.places:
+            self.report("J2", f"{place.kind} {place.id} at seq {seq} is inside {parent}, which has no start")
+
+    def _started(self, entry: Started, seq: int) -> None:
+        known = self.places.get(entry.operation)
+        if known is not None:
+            if known.kind is not Kind.STEP or known.state != "ready":
+                rule = "J3" if known.state == "settled" else "J2"
+                self.report(rule, f"{entry.kind} {entry.operation} started again at seq {seq}, when {known.state}")
+            known.state = "open"
+            known.due_ms = None
+            self._check_scope(known, seq)
+            return
+        payload = None if entry.payload is None else entry.payload.data
+        place = Place(entry.operation, entry.kind, entry.parent, seq, due_ms=entry.due_ms, name=entry.name)
+        place.effect, place.semantics, place.payload = entry.effect, entry.semantics, payload
+        if entry.message is not None:
+            place.key = entry.message.key
+            if place.key and any(other.key == place.key for other in self.places.values()):
+                self.report("J10", f"message {place.id} has key {place.key!r}, and so has an earlier one")
+        self._check_scope(place, seq)
+        self.places[place.id] = place
+        if place.kind is Kind.STEP:
+            origin = self.stream.origin or self.stream.uid
+            self.effects[ids.effect_key(self._journal_id, origin, place.id)] = place
+
+    def _open(self, operation: str, seq: int) -> Place | None:
+        place = self.places.get(operation)
+        if place is None:
+            self.report("J2", f"an entry about {operation} at seq {seq} precedes its start")
+        elif place.state == "settled":
+            self.report("J3", f"an entry about {operation} at seq {seq} follows its outcome")
+        return place
+
+    def _changed(self, entry: RetryScheduled | RetryReady | HeartbeatReceived, seq: int, at_ms: int) -> None:
+        place = self._open(entry.operation, seq)
+        if place is None:
+            return
+        self._check_scope(place, seq)
+        if isinstance(entry, RetryScheduled):
+            place.state, place.due_ms = "pending", entry.due_ms
+            place.retries += 1
+        elif isinstance(entry, RetryReady):
+            self._check_due(place, seq, at_ms)
+            place.state, place.due_ms = "ready", None
+
+    def _check_due(self, place: Place, seq: int, at_ms: int) -> None:
+        if place.due_ms is not None and at_ms < place.due_ms:
+            self.report("G8", f"{place.kind} {place.id} came due at seq {seq}, {place.due_ms - at_ms} ms early")
+
+    def _settled(self, entry: Settled, seq: int, at_ms: int) -> None:
+        place = self._open(entry.operation, seq)
+        if place is None:
+            return
+        self._check_scope(place, seq)
+        if place.kind is Kind.WAIT and entry.status is Status.SUCCEEDED:
+            self._check_due(place, seq, at_ms)
+        if place.kind is Kind.MESSAGE:
+            self._message_settled(place, entry, seq)
+        if entry.status not in SETTLED:
+            self.report("J3", f"{place.id} settled at seq {seq} with {entry.status}, which is no outcome")
+        place.state, place.due_ms = "settled", None
+
+    # Turns.
+
+    def next_message(self) -> Place | None:
+        """The message whose turn it is: the first that has had none."""
+        waiting = (
+            place
+            for place in self.places.values()
+            if place.kind is Kind.MESSAGE and not place.has_turn_ended and place.state != "settled"
+        )
+        return min(waiting, key=lambda place: place.seq, default=None)
+
+    def _turn_ended(self, entry: TurnEnded, seq: int) -> None:
+        if entry.operation:
+            place = self._open(entry.operation, seq)
+            if place is None:
+                return
+            if place is not self.next_message():
+                self.report("J8", f"the turn of {place.id} ended at seq {seq}, out of order or twice")
+            place.has_turn_ended = True
+        if entry.state is not None:
+            self._recorded.append((entry.operation, entry.state.data))
+            if not entry.operation:
+                self._compare_states()
+
+    def _message_settled(self, place: Place, entry: Settled, seq: int) -> None:
+        if not place.has_turn_ended and entry.status in (Status.SUCCEEDED, Status.FAILED):
+            self.report("J8", f"message {place.id} settled at seq {seq}, before its turn ended")
+        if self._model is not None and entry.status is Status.SUCCEEDED:
+            arguments = () if place.payload is None else tuple(values.decode(place.payload))
+            self._state = self._model.apply(self._state, place.name, arguments)
+        self._compare_states()
+
+    def _compare_states(self) -> None:
+        """J9: a snapshot is what the turns up to it make."""
+        recorded, self._recorded = self._recorded, []
+        if self._model is None:
+            return
+        for operation, data in recorded:
+            found = values.decode(data)
+            if found != self._state:
+                self.report("J9", f"the snapshot of turn {operation!r} is {found!r}, expected {self._state!r}")
+
+    # The stream's row.
+
+    def check_row(self, stream: Stream, *, now_ms: int) -> None:
+        """J6, J11: after each commit, whoever should be woken will be."""
+        self.stream = stream
+        if stream.head != self._head:
+            self.report("J1", f"the row says head {stream.head}, the journal {self._head}")
+        if stream.epoch < self._epoch:
+            self.report("J4", f"the row says epoch {stream.epoch}, the journal {self._epoch}")
+        if stream.status != RUNNING:
+            if stream.wake_ms is not None or stream.holder is not None:
+                self.report("J11", f"it is {stream.status}, and yet it is held or wakes")
+            if stream.status == PARKED:
+                self.report("liveness", f"it is parked: {self.reason}")
+            return
+        if stream.holder is not None:
+            if stream.wake_ms is not None:
+                self.report("J11", "it is held, and yet it wakes")
+            return
+        needed = self._needed_wake(now_ms)
+        if needed is not None and (stream.wake_ms is None or stream.wake_ms > needed):
+            wakes = "never wakes" if stream.wake_ms is None else f"wakes {stream.wake_ms - needed} ms late"
+            rule = "J6" if stream.type == ACTOR and not stream.turn else "J11"
+            self.report(rule, f"it is suspended at seq {stream.head} and {wakes}")
+
+    def _needed_wake(self, now_ms: int) -> int | None:
+        due = [
+            place.due_ms
+            for place in self.places.values()
+            if place.due_ms is not None and place.state in ("open", "pending") and not self._is_frozen(place)
+        ]
+        if due:
+            return max(min(due), now_ms)  # what is overdue cannot be asked for sooner than now
+        if self.stream.type == FUNCTION:
+            return now_ms  # nothing that an arrival settles is left, so the code itself must go on
+        return None if self.next_message() is None else now_ms
+
+    def _is_frozen(self, place: Place) -> bool:
+        parent = place.parent
+        while parent and (scope := self.places.get(parent)) is not None:
+            if scope.state == "settled" or scope.has_turn_ended:
+                return True
+            parent = scope.parent
+        return False
+
+    @property
+    def open_work(self) -> str:
+        """What was accepted and has no outcome yet; empty if there is none."""
+        if self.stream.status != RUNNING:
+            return ""
+        if self.stream.type == FUNCTION:
+            return f"execution {self.stream.name}/{self.stream.key}"
+        waiting = self.next_message()
+        return "" if waiting is None else f"message {waiting.id} to {self.stream.name}/{self.stream.key}"
