@@ -81,15 +81,19 @@ def repeated_keys(folder: Path, scale: Scale) -> Series:
 
 
 def memory(folder: Path, scale: Scale) -> list[str]:
-    """W5: what more sleepers cost more."""
+    """W5: what more sleepers cost more. SQLite's page cache fills up to its bound and is shown apart."""
     few, many = scale.sleepers
     small, large = workloads.w5(folder, few), workloads.w5(folder, many)
-    slope = (large["rss after"] - small["rss after"]) / (many - few)
     lines = []
     for count, figures in ((few, small), (many, large)):
-        before, after = (figures[f"rss {when}"] / 2**20 for when in ("before", "after"))
-        lines.append(f"    {count:>7,} asleep      {after:.1f} MiB, before {before:.1f} MiB")
-    return [*lines, f"    each further one    {slope:.0f} bytes"]
+        before, after, sqlite = (figures[part] / 2**20 for part in ("before", "after", "sqlite"))
+        lines.append(f"    {count:>7,} asleep      {after:.1f} MiB, SQLite's {sqlite:.1f}; before {before:.1f} MiB")
+    growth, cache = (large[part] - small[part] for part in ("after", "sqlite"))
+    further = many - few
+    return [
+        *lines,
+        f"    each further one    {growth / further:.0f} bytes, SQLite's cache {cache / further:.0f} of them",
+    ]
 
 
 def measure(workload: str, folder: Path, scale: Scale) -> Series:

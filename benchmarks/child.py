@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import apsw
+
 from benchmarks.subjects import SUBJECTS, SemelSubject
 
 STARTERS = 256
@@ -24,7 +26,7 @@ async def pay(name: str, path: Path, number: int) -> None:
 
 
 async def sleep(path: Path, number: int) -> None:
-    """Put this many executions to sleep; print the resident bytes before and after."""
+    """Put this many executions to sleep; print the resident bytes before and after, and SQLite's own."""
     async with SemelSubject(path) as subject:
         await subject.pay(0)
         before = rss()
@@ -37,7 +39,7 @@ async def sleep(path: Path, number: int) -> None:
         await asyncio.gather(*(start() for _ in range(STARTERS)))
         await quiet()
         gc.collect()
-        print(before, rss())
+        print(before, rss(), apsw.memory_used())
 
 
 async def quiet() -> None:

@@ -209,8 +209,8 @@ async def w7(name: str, folder: Path, scale: Scale) -> Figures:
 def w5(folder: Path, count_: int) -> Figures:
     """Memory of a process in which this many executions sleep for an hour (semel only)."""
     answer = _child("sleep", "semel", folder / f"w5-{count_}.db", count_)
-    before, after = (int(word) for word in answer.split())
-    return {"rss before": before, "rss after": after}
+    before, after, sqlite = (int(word) for word in answer.split())
+    return {"before": before, "after": after, "sqlite": sqlite}
 
 
 def w6(name: str, folder: Path, scale: Scale) -> Figures:

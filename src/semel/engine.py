@@ -275,7 +275,10 @@ class Engine:
         stream, settled = await self._starter.start(spec, arguments, key)
 
         async def wait() -> Settled:
-            return settled if settled is not None else await self._starter.wait(stream)
+            if settled is not None:
+                return settled
+            self._opened()
+            return await self._starter.outcome(stream)
 
         return Execution(stream, wait)
 

@@ -85,8 +85,8 @@ def outcome_value(name: str, settled: Settled) -> Any:
 
 def parked_reason(reader: Reader, stream: Stream) -> str:
     """Why a stream is out of service."""
-    row = reader.row_at(stream.number, stream.tail)
-    if row is not None:
+    # Messages may have arrived since. What was parked had been read from its base.
+    for row in reversed(reader.rows(stream.number, first=stream.base)):
         for entry in codec.decode(row.body, stream=row.stream, seq=row.seq).entries:
             if isinstance(entry, Controlled):
                 return entry.reason

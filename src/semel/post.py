@@ -6,14 +6,14 @@ import asyncio
 from typing import Any
 
 from semel.actor import ActorSpec
-from semel.errors import LimitExceededError, SemelError
+from semel.errors import SemelError
 from semel.executions import parked_error
 from semel.function import FunctionSpec
 from semel.journal import executions as journal
 from semel.journal import messages
 from semel.journal.advance import settled_in
 from semel.kernel import ids, values
-from semel.kernel.entry import MessageHeader, Payload, Settled
+from semel.kernel.entry import MessageHeader, Settled
 from semel.runtime.services import Services
 from semel.runtime.waiters import Waiters
 from semel.runtime.worker import Worker
@@ -43,8 +43,8 @@ class Starter:
             spec.name,
             uid if key is None else ids.check_key(key),
             uid,
-            payload_of(services, f"arguments of {spec.name!r}", arguments),
-            values.fingerprint(arguments),
+            services.payload(f"arguments of {spec.name!r}", [*arguments]),
+            values.fingerprint([*arguments]),
             spec.version,
             now_ms,
             services.limits.retention_ms,
@@ -76,6 +76,13 @@ class Starter:
         if stream.status == PARKED:
             raise parked_error(self._services.reader, stream)
         return await self._waiters.wait(stream.number, stream.uid)
+
+    async def outcome(self, stream: Stream) -> Settled:
+        """`wait` for someone who comes later: the outcome may have come before, and nobody tells it twice."""
+        reader = self._services.reader
+        now = reader.stream(stream.number) or stream
+        settled = journal.outcome_in(reader, now)
+        return settled if settled is not None else await self.wait(now)
 
     def _least_busy(self) -> Worker:
         if len(self._workers) == 1:
@@ -118,8 +125,8 @@ class Post:
             address,
             new_uid(services, now_ms),
             header,
-            payload_of(services, f"arguments of {spec.name}.{header.method}", arguments),
-            values.fingerprint((header.kind, header.method, arguments)) if header.key else b"",
+            services.payload(f"arguments of {spec.name}.{header.method}", [*arguments]),
+            values.fingerprint([header.kind, header.method, [*arguments]]) if header.key else b"",
             spec.version,
             now_ms,
             worker.id if worker.has_room else None,
@@ -223,12 +230,3 @@ def checked(key: str | None) -> str:
 def new_uid(services: Services, now_ms: int) -> str:
     """A name that no stream has had."""
     return ids.stream_uid(now_ms, services.entropy.randbytes(ids.UID_ENTROPY_BYTES))
-
-
-def payload_of(services: Services, subject: str, arguments: tuple[Any, ...]) -> Payload:
-    """Arguments as bytes. Raises SerializationError, or LimitExceededError over `Limits.payload_bytes_max`."""
-    data = values.encode(arguments)
-    limit = services.limits.payload_bytes_max
-    if len(data) > limit:
-        raise LimitExceededError(f"{subject}: they take {len(data)} bytes, expected at most {limit}; send a reference")
-    return Payload(data)

@@ -40,6 +40,7 @@ from semel.kernel.operation import (
     fold,
     is_frozen,
     next_wake,
+    record,
 )
 from semel.kernel.values import ErrorData
 
@@ -111,6 +112,28 @@ def test_an_operation_of_another_kind_under_the_id_is_refused() -> None:
         if kind is not other and Status.STARTED in TRANSITIONS[other, Action.SUCCEED]:
             with pytest.raises(IllegalTransitionError, match=f"it is a {kind}"):
                 decide(standing(kind, Status.STARTED), Update("op", other, Action.SUCCEED, 1), 1)
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("offset_ms", [0, 7])
+@pytest.mark.parametrize("start", [None, Started("op", Kind.STEP, parent="outer", name="n")])
+def test_record_is_decide_and_then_evolve(kind: Kind, offset_ms: int, start: Started | None) -> None:
+    for action, status in product(Action, Status):
+        operation = standing(kind, status)
+        update = Update(
+            "op", kind, action, 100 + offset_ms, start, payload=Payload(b"out"), error=ERROR, requested=True
+        )
+        try:
+            expected = list(decide(operation, update, 100))
+        except IllegalTransitionError:
+            entries: list[Entry] = []
+            with pytest.raises(IllegalTransitionError):
+                record(operation, update, 100, entries)
+            assert entries == []
+            continue
+        recorded: list[Entry] = [RetryReady("before")]
+        assert record(operation, update, 100, recorded) == run(operation, update)
+        assert recorded[1:] == expected
 
 
 @given(st.sampled_from(Kind), st.lists(st.sampled_from(Action), max_size=12), st.data())

@@ -1,6 +1,7 @@
 """Durable functions of every shape that a crash might hurt."""
 
 import asyncio
+from itertools import product
 from typing import Any
 
 import semel
@@ -385,7 +386,7 @@ OUTCOMES = {
         ["interrupted", 2, None, 4], [1, 2, None, "interrupted"], ["interrupted", 2, None, "interrupted"]
     ),
     "task group fails": frozenset({"returned 'StepError StepInterruptedError'"}),
-    "first completed": interruptions([1, [False, True, False]]),
+    "first completed": interruptions(*([1, list(cancelled)] for cancelled in product((False, True), repeat=3))),
     # While the process was down the limit passed, or the step was begun again in time.
     "timeout": interruptions(["timeout", "timeout"], [7, 7], ["interrupted", 7], ["interrupted", "timeout"]),
 }

@@ -113,25 +113,25 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
             operation = changes.get(name)
             if operation is None:
                 operation = request.operations.get(name)
-            operation = record(operation, update, time_ms, entries)
-            if operation is not None:
-                changes[name] = operation
+            changes[name] = record(operation, update, time_ms, entries)
         else:
             entries.append(TurnEnded(update.operation, update.state, update.version, update.at_ms - time_ms))
+    # A message that the holder has not seen is needed for recovery, whatever the holder thinks.
+    base = min(request.base, request.seen + 1)
     fields: dict[str, Any] = {}
     if request.then is not Then.KEEP:
         if request.then is not Then.FINISH and stream.type == FUNCTION:
             entries.append(InvocationEnded(stream.invocation))
         _leave(request, stream, changes, time_ms, fields)
     if not entries:
-        after = msgspec.structs.replace(stream, base=request.base or stream.base, **fields)
+        after = msgspec.structs.replace(stream, base=base or stream.base, **fields)
         transaction.put(after, lease=request.lease)
         return Advanced(after, changes, None, 0)
     append = codec.Append(time_ms, tuple(entries), stream.epoch, stream.invocation)
     seq = stream.head + 1
     body = codec.encode(append, stream=stream.number, seq=seq)
     after = transaction.append(
-        request.lease, stream, count=len(entries), body=body, time_ms=time_ms, base=request.base, **fields
+        request.lease, stream, count=len(entries), body=body, time_ms=time_ms, base=base, **fields
     )
     if stream.type == ACTOR:
         _settle_keys(transaction, stream, changes, seq=seq, expiry_ms=time_ms + request.retention_ms)

@@ -84,11 +84,11 @@ def encode(value: object) -> bytes:
 
     An exception is kept as data: it decodes to an `ErrorData`.
     """
-    if type(value) in _FAST_PLAIN:
-        try:
+    try:
+        if type(value) in _FAST_PLAIN:
             return _TO_BYTES(value)
-        except Exception:  # a lone surrogate, or over 64 bits
-            return _encode(value, fast=_CAREFUL, careful=_CAREFUL)
+    except Exception:  # a lone surrogate, over 64 bits, or a class that resists being looked at
+        return _encode(value, fast=_CAREFUL, careful=_CAREFUL)
     return _encode(value, fast=_FAST, careful=_CAREFUL)
 
 

@@ -176,7 +176,7 @@ def decide(operation: Operation | None, update: Update, time_ms: int) -> tuple[E
     return (change,) if operation is not None else (_started(update, offset_ms), change)
 
 
-def record(operation: Operation | None, update: Update, time_ms: int, entries: list[Entry]) -> Operation | None:
+def record(operation: Operation | None, update: Update, time_ms: int, entries: list[Entry]) -> Operation:
     """`decide`, then `evolve`, in one: add what the update records to `entries`, and return the operation after it."""
     start = update.start
     if operation is None and start is not None and update.kind is Kind.STEP and update.at_ms == time_ms:
@@ -200,6 +200,7 @@ def record(operation: Operation | None, update: Update, time_ms: int, entries: l
     for entry in decide(operation, update, time_ms):
         entries.append(entry)
         operation = evolve(operation, entry, update.at_ms)
+    assert operation is not None  # what had no entry was given its start
     return operation
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from semel.actor import ActorSpec, GenServer
-from semel.errors import Evicted, LeaseLost, ParkedError, ReplayError, SerializationError
+from semel.errors import Evicted, LeaseLost, LimitExceededError, ParkedError, ReplayError, SerializationError
 from semel.journal.advance import Advanced, EndTurn, Then
 from semel.kernel import values
 from semel.kernel.entry import Kind, Payload, Record, Settled
@@ -112,12 +112,16 @@ class Activation:
         fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms)])
 
     def _catch_up(self) -> None:
-        """Read what others appended since this run last looked."""
+        """Read what others appended since this run last looked.
+
+        Its own appends are among them, and were taken in when they landed; arrivals belong to no invocation.
+        """
         for row in self.services.reader.rows(self.stream.number, first=self.holder.seen + 1):
             append = codec.decode(row.body, stream=row.stream, seq=row.seq)
             for record in codec.records(append, seq=row.seq):
                 if record.seq > self.holder.seen:
-                    self._take_in(record)
+                    if not record.invocation:
+                        self._take_in(record)
                     self.holder.seen = record.seq
 
     def resume(self, stream: Stream) -> None:
@@ -248,9 +252,9 @@ class Activation:
         """After a success, the state as bytes; after a failure, the state as it was."""
         if outcome.error is None:
             try:
-                self._state = values.encode(self._actor.state)
+                self._state = self.services.payload(f"state of actor {self.spec.name!r}", self._actor.state).data
                 return outcome
-            except SerializationError as error:
+            except (SerializationError, LimitExceededError) as error:
                 if self.spec.durability is None:
                     self._state = None
                     return outcome
@@ -314,6 +318,8 @@ class Activation:
         elif self._ending is not None:
             self._leave()
         else:
+            if self.stream.head > self.holder.seen:
+                self._catch_up()
             covered, self._covered = self._covered, []
             if self._turn is not None:
                 self._turn.body.begin(covered)
@@ -370,6 +376,8 @@ class Activation:
     def _end(self, reason: End) -> None:
         self._alarm.stop()
         self._ending = reason
+        if self._turn is not None:
+            self._turn.body.is_over = True
         self._leave()
 
     def _leave(self) -> None:

@@ -39,6 +39,11 @@ class Alarm:
             self._handle.cancel()
             self._handle = None
 
+    def let_go(self) -> None:
+        """Ring no more, and hold on to nobody."""
+        self.stop()
+        self._call = _nobody
+
     def _look(self) -> None:
         self._handle = None
         if self._due_ms is None:
@@ -50,3 +55,7 @@ class Alarm:
             return
         self._due_ms = None
         self._call()
+
+
+def _nobody() -> None:
+    """Who is called by an alarm that was let go."""

@@ -16,9 +16,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from semel.context import ChildCall, Context, StepCall, WaitCall
-from semel.errors import Evicted, NonDeterminismError, ParkedError, ReplayError, SerializationError, ValidationError
+from semel.errors import Evicted, LimitExceededError, NonDeterminismError, ParkedError, ReplayError, SerializationError, ValidationError
 from semel.kernel import ids, values
-from semel.kernel.entry import Effect, Kind, Payload, Status
+from semel.kernel.entry import Effect, Kind, Status
 from semel.kernel.memo import Completion, Memo
 from semel.kernel.operation import Action, Update
 from semel.runtime import steps
@@ -343,7 +343,7 @@ class Body:
             raise
         except Exception as error:  # whatever user code raises is the scope's outcome
             return await self.leave_child(slot, token, failed(error))
-        return await self.leave_child(slot, token, succeeded(result))
+        return await self.leave_child(slot, token, succeeded(self.services, result))
 
     def enter_child(self, call: ChildCall) -> tuple[Slot, contextvars.Token[Frame] | None]:
         """Open a scope. No token if it has an outcome already, so that its inside is not run again."""
@@ -449,9 +449,7 @@ class Body:
             return False
         if slot.phase is Phase.RUNNING:
             slot.is_cancelled = True
-            # Code in a thread cannot be told: its true outcome is waited for.
-            if slot.task is not None and slot.call is not None and slot.call.options.is_async:
-                slot.task.cancel()
+            steps.cancel(self, slot)
             return True
         recorded = slot.recorded
         was_begun = recorded is None or recorded.status in (Status.STARTED, Status.READY)
@@ -514,11 +512,11 @@ def _nothing() -> None:
     """What a body that has left memory does at rest. It holds on to nobody, so that nothing holds on to it."""
 
 
-def succeeded(result: Any) -> Outcome:
-    """The outcome of code that returned. A value that the codec cannot keep makes it a failure."""
+def succeeded(services: Services, result: Any) -> Outcome:
+    """The outcome of code that returned. A value that cannot be kept makes it a failure."""
     try:
-        return Outcome(Status.SUCCEEDED, None if result is None else Payload(values.encode(result)))
-    except SerializationError as error:
+        return Outcome(Status.SUCCEEDED, None if result is None else services.payload("return value", result))
+    except (SerializationError, LimitExceededError) as error:
         return failed(error)
 
 

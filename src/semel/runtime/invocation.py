@@ -7,8 +7,9 @@ begin steps, or release. A released invocation stays as a resident and is resume
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum
+from typing import Any
 
 from semel.context import Context
 from semel.errors import Evicted, LeaseLost, ParkedError
@@ -85,11 +86,16 @@ class Invocation:
             at_rest=self._at_rest,
         )
         arguments = () if started.payload is None else tuple(values.decode(started.payload.data))
-        if self.spec.is_async:
-            main = self.spec.function(Context(self.body), *arguments)
-        else:
-            main = SyncBody(self.body).run(self.spec.function, arguments)
-        self.body.start(main, now_ms=records[0].time_ms + started.offset_ms)
+        self.body.start(self._main(arguments), now_ms=records[0].time_ms + started.offset_ms)
+
+    def _main(self, arguments: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
+        if not self.spec.is_async:
+            return SyncBody(self.body).run(self.spec.function, arguments)
+        try:
+            main: Coroutine[Any, Any, Any] = self.spec.function(Context(self.body), *arguments)
+        except TypeError as error:  # arguments that the function does not take
+            return _raising(error)
+        return main
 
     def resume(self, stream: Stream) -> None:
         """Go on under a new claim: a resident does not replay."""
@@ -220,6 +226,7 @@ class Invocation:
     def _end(self, reason: End) -> None:
         self._alarm.stop()
         self._ending = reason
+        self.body.is_over = True
         self._leave()
 
     def _leave(self) -> None:
@@ -234,11 +241,16 @@ class Invocation:
         self.evict(LeaseLost if self._ending is End.LOST else Evicted)
         self._on_end(self, self._ending)
         self.holder.let_go()
+        self._alarm.let_go()
 
     def evict(self, signal: type[BaseException] = Evicted) -> None:
         """Let the body go from memory by rule R1."""
         self._alarm.stop()
         self.body.evict(signal, self.spec.name)
+
+
+async def _raising(error: Exception) -> Any:
+    raise error
 
 
 def outcome_of(body: Body) -> Outcome | None:
@@ -250,7 +262,7 @@ def outcome_of(body: Body) -> Outcome | None:
         return failed(cancelled_error())
     raised = main.exception()
     if raised is None:
-        return succeeded(main.result())
+        return succeeded(body.services, main.result())
     return failed(raised) if isinstance(raised, Exception) else None
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
-from semel.errors import ValidationError
+from semel.errors import LimitExceededError, ValidationError
+from semel.kernel import values
+from semel.kernel.entry import Payload
 from semel.runtime.clock import Clock
 from semel.runtime.committer import Committer
 from semel.store.base import Reader
@@ -111,6 +113,16 @@ class Services:
                 body.step_ended(*ended)
             except Exception:
                 logger.exception("what follows the end of a step failed; the other steps are handed on")
+
+    def payload(self, subject: str, value: Any) -> Payload:
+        """A value as bytes. Raises SerializationError, or LimitExceededError over `Limits.payload_bytes_max`."""
+        data = values.encode(value)
+        limit = self.limits.payload_bytes_max
+        if len(data) > limit:
+            raise LimitExceededError(
+                f"{subject}: found {len(data)} bytes, expected at most {limit}; keep it elsewhere and send a reference"
+            )
+        return Payload(data)
 
     def close(self) -> None:
         """Let the threads go. One that is still in user code ends when that returns."""

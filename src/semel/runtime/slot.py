@@ -63,7 +63,7 @@ class Slot:
     context: contextvars.Context | None = None
     task: asyncio.Future[Any] | None = None
     arguments = b""
-    copies: tuple[Any, ...] = ()
+    copies: tuple[Any, ...] | bytes = ()
 
     def __init__(self, identity: str, kind: Kind, name: str, path: str, source: str) -> None:
         self.id = identity

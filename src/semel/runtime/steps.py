@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from semel.context import StepCall
-from semel.errors import SerializationError
+from semel.errors import LimitExceededError, SerializationError
 from semel.kernel import ids, values
-from semel.kernel.entry import Payload, Status
+from semel.kernel.entry import Status
 from semel.kernel.values import ErrorData
 from semel.runtime.slot import Outcome, Slot
 
@@ -21,23 +22,29 @@ if TYPE_CHECKING:
 IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 
 
-def prepare(call: StepCall) -> tuple[bytes, tuple[Any, ...]]:
-    """A digest that tell one call's arguments from another's, and the arguments as the step gets them.
+def prepare(call: StepCall) -> tuple[bytes, tuple[Any, ...] | bytes]:
+    """A digest that tells one call's arguments from another's, and what each attempt makes its own from.
 
-    They are copies, as the journal would give them: a step that changed its caller's objects
+    An attempt gets copies, as the journal would give them: a step that changed its caller's objects
     would make replay differ. What the codec cannot keep is handed over as it is, without a digest.
     """
     arguments = call.arguments
     if not arguments:
         return b"", arguments
     try:
-        data = values.encode(arguments)
+        data = values.encode([*arguments])
     except SerializationError:
         return b"", tuple(_copy(argument) for argument in arguments)
     digest = zlib.crc32(data).to_bytes(4, "big")
     if IMMUTABLE.issuperset(map(type, arguments)):
         return digest, arguments
-    return digest, values.decode(data)
+    return digest, data
+
+
+def _own(slot: Slot) -> tuple[Any, ...]:
+    """The arguments of one attempt, which it may change."""
+    copies = slot.copies
+    return tuple(values.decode(copies)) if isinstance(copies, bytes) else copies
 
 
 def _copy(argument: Any) -> Any:
@@ -49,25 +56,37 @@ def _copy(argument: Any) -> Any:
 
 def begin(body: Body, slot: Slot) -> None:
     """Start the step's body; its end comes back through `Body.step_ended`, on the loop."""
-    call, context = slot.call, slot.context
+    call = slot.call
     assert call is not None
-    assert context is not None
+    assert slot.context is not None
     services, options = body.services, call.options
+    context = slot.context.copy() if options.retry.attempts > 1 else slot.context
     keywords: dict[str, Any] = {}
     if options.effect_parameter is not None:
         keywords[options.effect_parameter] = ids.effect_key(services.journal_id, body.origin, slot.id)
     if options.is_async:
         slot.task = asyncio.Task(_run(body, slot, call, keywords), loop=services.loop, context=context)
         return
-    run = partial(context.run, call.function, *slot.copies, **keywords)
+    run = partial(context.run, _in_thread, partial(call.function, *_own(slot), **keywords))
     slot.task = future = services.loop.run_in_executor(services.step_threads, run)
     future.add_done_callback(partial(_ended, body, slot))
+
+
+def cancel(body: Body, slot: Slot) -> None:
+    """Tell a step's body that its awaiter was cancelled. Code in a thread cannot be told: its true outcome is waited for."""
+    task = slot.task
+    if not isinstance(task, asyncio.Task) or not task.cancel():
+        return
+    coroutine = task.get_coro()
+    if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        # It will never run, and so cannot say that it ended.
+        task.add_done_callback(lambda _: body.services.step_ended(body, slot, *_cancelled(slot)))
 
 
 async def _run(body: Body, slot: Slot, call: StepCall, keywords: dict[str, Any]) -> None:
     """The task of an `async def` step. Its end is reported to the services, which hand on all of a round together."""
     try:
-        result = await call.function(*slot.copies, **keywords)
+        result = await call.function(*_own(slot), **keywords)
     except asyncio.CancelledError:
         body.services.step_ended(body, slot, *_cancelled(slot))
     except (SystemExit, KeyboardInterrupt, GeneratorExit):
@@ -75,7 +94,23 @@ async def _run(body: Body, slot: Slot, call: StepCall, keywords: dict[str, Any])
     except BaseException as error:
         body.services.step_ended(body, slot, None, values.describe_error(error), error)
     else:
-        body.services.step_ended(body, slot, _returned(result), None, None)
+        body.services.step_ended(body, slot, _returned(body, slot, result), None, None)
+
+
+class _Stopped:
+    """A StopIteration on its way out of a thread: a future refuses to carry one."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: StopIteration) -> None:
+        self.error = error
+
+
+def _in_thread(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except StopIteration as error:
+        return _Stopped(error)
 
 
 def _ended(body: Body, slot: Slot, future: asyncio.Future[Any]) -> None:
@@ -84,19 +119,21 @@ def _ended(body: Body, slot: Slot, future: asyncio.Future[Any]) -> None:
         body.step_ended(slot, *_cancelled(slot))
         return
     raised = future.exception()
+    if raised is None and type(result := future.result()) is _Stopped:
+        raised = result.error
     if raised is not None:
         body.step_ended(slot, None, values.describe_error(raised), raised)
         return
-    body.step_ended(slot, _returned(future.result()), None, None)
+    body.step_ended(slot, _returned(body, slot, result), None, None)
 
 
-def _returned(result: Any) -> Outcome:
-    """The outcome of a step that returned. A result that the codec cannot keep fails it, and is not tried again."""
+def _returned(body: Body, slot: Slot, result: Any) -> Outcome:
+    """The outcome of a step that returned. A result that cannot be kept fails it, and is not tried again."""
     if result is None:
         return Outcome(Status.SUCCEEDED)
     try:
-        return Outcome(Status.SUCCEEDED, Payload(values.encode(result)))
-    except SerializationError as error:
+        return Outcome(Status.SUCCEEDED, body.services.payload(f"result of step {slot.name!r}", result))
+    except (SerializationError, LimitExceededError) as error:
         return Outcome(Status.FAILED, error=values.describe_error(error))
 
 

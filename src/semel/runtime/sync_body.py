@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import queue
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from semel.context import ChildCall, StepCall, SyncContext, WaitCall
-from semel.errors import Suspend
+from semel.errors import Suspend, ValidationError
 from semel.runtime.body_loop import Frame
 from semel.runtime.slot import Slot
 
@@ -56,6 +57,7 @@ class SyncBody:
         self._answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         self._request: asyncio.Future[Request] | None = None
         self._is_suspended = False
+        self._thread = 0
 
     # On the body loop.
 
@@ -101,7 +103,7 @@ class SyncBody:
                 return _Enter()
             case _Leave():
                 slot, token = scopes.pop()
-                outcome = succeeded(request.result) if request.error is None else failed(request.error)
+                outcome = succeeded(body.services, request.result) if request.error is None else failed(request.error)
                 return await body.leave_child(slot, token, outcome)
             case _:
                 raise AssertionError(f"a sync body asked for {request!r}")
@@ -133,6 +135,7 @@ class SyncBody:
     # In the thread.
 
     def _main(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._thread = threading.get_ident()
         try:
             ended = _End(function(SyncContext(self), *arguments))
         except BaseException as error:  # Suspend included: the loop knows what it means
@@ -146,6 +149,11 @@ class SyncBody:
             self._is_suspended = True  # the loop is gone, and with it whoever would have answered
 
     def _call(self, request: Request) -> Any:
+        if threading.get_ident() != self._thread:
+            raise ValidationError(
+                "operation: it was asked for outside the body, expected a call from the durable function or handler "
+                "itself; a step's body and other threads have no operations"
+            )
         if self._is_suspended:
             raise Suspend(SUSPENDED)
         self._send(request)

@@ -78,7 +78,7 @@ class Turn:
 
     def _refuse(self, update: Update) -> None:
         self.body.divergence = self.body.divergence or NonDeterminismError(
-            update.id, "nothing at that place of a turn that ended", f"{update.kind} {update.name!r}"
+            update.id, "nothing at that place of a turn that ended", str(update.kind)
         )
 
     def check_reply(self, outcome: Outcome) -> None:

@@ -69,9 +69,7 @@ class Audit:
             if _is_holders(append) and holder not in writer.workers:
                 trail.report("J4", f"row {row.seq} was written by someone who was not its holder, {holder!r}")
         now_ms = self._now_ms()
-        for number, stream in transaction.created.items():
-            self.trails[number].check_row(stream, now_ms=now_ms)
-        for number, stream in transaction.changed.items():
+        for number, stream in (transaction.moved | transaction.created | transaction.changed).items():
             self.trails[number].check_row(stream, now_ms=now_ms)
 
     def _created(self, number: int, stream: Stream) -> None:

@@ -12,12 +12,12 @@ from msgspec import Struct
 from semel.testing.audit import Violation
 from semel.testing.client import Client
 from semel.testing.faults import Arrival, Close, Crash, Fault, Jump, Moment, Plan, Takeover
-from semel.testing.place import MemoryPlace, SqlitePlace
+from semel.testing.place import MemoryPlace, SqlitePlace, SqliteTemplate
 from semel.testing.world import Run, Shape, World
 
-Kind = Literal["crash", "pair", "close", "arrival", "takeover", "jump", "random"]
+Kind = Literal["crash", "pair", "expiry", "close", "arrival", "takeover", "jump", "random"]
 StoreName = Literal["memory", "sqlite"]
-ALL: Final[tuple[Kind, ...]] = ("crash", "pair", "close", "arrival", "takeover", "jump", "random")
+ALL: Final[tuple[Kind, ...]] = ("crash", "pair", "expiry", "close", "arrival", "takeover", "jump", "random")
 MOMENTS: Final[tuple[Moment, ...]] = ("before", "after")
 JUMPS_MS: Final = (45_000, -45_000)
 RANDOM_RUNS: Final = 5
@@ -74,7 +74,7 @@ def run_once(
     shape: Shape | Callable[[Client], Awaitable[Any]], *, plan: Plan = (), store: StoreName = "memory", seed: int = 0
 ) -> Run:
     """One run by one plan, such as one that `explore` found."""
-    return World(as_shape(shape), open_place(store, seed), plan=plan, seed=seed).run()
+    return World(as_shape(shape), Opener(store).open(seed), plan=plan, seed=seed).run()
 
 
 def as_shape(scenario: Shape | Callable[[Client], Awaitable[Any]]) -> Shape:
@@ -84,9 +84,15 @@ def as_shape(scenario: Shape | Callable[[Client], Awaitable[Any]]) -> Shape:
     return Shape(name=getattr(scenario, "__name__", "scenario"), scenario=scenario)
 
 
-def open_place(store: StoreName, seed: int) -> MemoryPlace | SqlitePlace:
-    """A new, empty place for a journal."""
-    return MemoryPlace(seed) if store == "memory" else SqlitePlace()
+class Opener:
+    """Makes new, empty places for journals."""
+
+    def __init__(self, store: StoreName) -> None:
+        self._template = None if store == "memory" else SqliteTemplate()
+
+    def open(self, seed: int) -> MemoryPlace | SqlitePlace:
+        """One for a world."""
+        return MemoryPlace(seed) if self._template is None else SqlitePlace(self._template)
 
 
 class _Explorer:
@@ -100,12 +106,14 @@ class _Explorer:
     ) -> None:
         self.shape = as_shape(shape)
         self.store: StoreName = store
+        self.places = Opener(store)
         self.kinds = kinds
         self.pairs = pairs
         self.seed = seed
         self.luck = random.Random(f"{self.shape.name} {seed}")  # noqa: S311  # which plans are run
         self.report = Report(self.shape.name, store, 0, Counter(), Counter(), 0, [])
         self.outcomes: frozenset[str] = frozenset()
+        self.restarts: dict[Plan, int] = {}
 
     def run(self) -> Report:
         record = self._run((), "record")
@@ -115,11 +123,16 @@ class _Explorer:
             return self.report
         for kind in self.kinds:
             for plan in self._plans(kind, writes):
-                self._run(plan, kind)
+                run = self._run(plan, kind)
+                if kind == "crash":
+                    self.restarts[plan] = run.writes[-1]
         return self.report
 
+    def _world(self, plan: Plan) -> Run:
+        return World(self.shape, self.places.open(self.seed), plan=plan, seed=self.seed).run()
+
     def _run(self, plan: Plan, kind: str) -> Run:
-        run = run_once(self.shape, plan=plan, store=self.store, seed=self.seed)
+        run = self._world(plan)
         report = self.report
         report.runs[kind] += 1
         report.refused += run.refused
@@ -144,6 +157,8 @@ class _Explorer:
         match kind:
             case "crash":
                 yield from (((Crash(write, moment),),) for write, moment in places)
+            case "expiry":
+                yield from (((Crash(write, moment, "expire"),),) for write, moment in places)
             case "pair":
                 yield from self._pairs(places)
             case "close":
@@ -164,8 +179,9 @@ class _Explorer:
     def _pairs(self, places: list[tuple[int, Moment]]) -> Iterator[Plan]:
         for write, moment in places:
             first = Crash(write, moment)
-            again = run_once(self.shape, plan=((first,),), store=self.store, seed=self.seed)
-            for second in range(1, again.writes[-1] + 1):
+            alone = ((first,),)
+            writes = self.restarts[alone] if alone in self.restarts else self._world(alone).writes[-1]
+            for second in range(1, writes + 1):
                 for later in MOMENTS:
                     if self.pairs >= 1 or self.luck.random() < self.pairs:
                         yield (first,), (Crash(second, later),)
@@ -188,7 +204,8 @@ class _Explorer:
                     kinds.append(Takeover(write, moment, luck.choice(("theft", "second engine"))))
                 faults.append(luck.choice(kinds))
             end = luck.randint(1, writes)
-            faults.append(luck.choice([Crash(end, luck.choice(MOMENTS)), Close(end)]))
+            ends: list[Fault] = [Crash(end, luck.choice(MOMENTS)), Close(end)]
+            faults.append(luck.choice(ends))
             lives.append(tuple(faults))
         return tuple(lives)
 

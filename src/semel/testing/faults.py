@@ -25,10 +25,14 @@ TakeoverKind = Literal["theft", "second engine"]
 
 
 class Crash(Struct, frozen=True):
-    """The process dies `before` write number `write` (nothing is stored) or `after` it (nobody is told)."""
+    """The process dies `before` write number `write` (nothing is stored) or `after` it (nobody is told).
+
+    The next one has the owner's lock, which voids the leases of the dead, or it waits until they `expire`.
+    """
 
     write: int
     moment: Moment
+    leases: Literal["void", "expire"] = "void"
 
 
 class Close(Struct, frozen=True):

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
@@ -79,7 +80,7 @@ class Shape(Struct, frozen=True, kw_only=True):
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """What came of one run. `writes` counts those of each life, `digest` is over every journal row."""
+    """What came of one run. `writes` counts those of each life, `digest` is over every stream's name and rows."""
 
     plan: Plan
     outcome: str
@@ -104,6 +105,7 @@ class _Process:
         self.client: Client | None = None
         self.closing: asyncio.Future[None] = loop.create_future()
         self.guests: list[asyncio.Task[Any]] = []
+        self.leases_expire = False
 
 
 class World:
@@ -114,7 +116,7 @@ class World:
         self.plan = plan
         self._place = place
         self._entropy = random.Random(seed)  # noqa: S311  # names and jitter, not secrets
-        self._outside = place.open()
+        self._outside: FaultStore | None = None
         self._start_ms = START_MS
         self._now_s = 0.0
         self._graveyard: list[_Process] = []
@@ -123,9 +125,8 @@ class World:
         self._refused = 0
         self._is_stopped = False
         self._process: _Process | None = None
-        self.audit = Audit(self._outside.journal_id, now_ms=self.now_ms, models=shape.models)
+        self.audit = Audit(place.journal_id, now_ms=self.now_ms, models=shape.models)
         self._notebook = Notebook.empty()
-        self._outside_handle = FaultStore(self._outside, self.audit, on_fault=self._happen)
 
     def now_ms(self) -> int:
         """The wall clock, by which the journal is written."""
@@ -193,24 +194,24 @@ class World:
             self._start_ms = clock.now_ms() - round(loop.time() * 1000)
 
     async def _main(self, process: _Process) -> str | None:
-        if process.number:
+        if process.number and not self._graveyard[-2].leases_expire:
             self._void_leases(process)
         engine = self._engine(process, process.store)
         await engine.open()
         client = process.client = Client(engine, self.audit, self._notebook)
         scenario = process.loop.create_task(self._scenario(client))
-        await asyncio.wait({scenario, process.closing}, timeout=LIFE_MAX_S, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {scenario, process.closing}
+        await asyncio.wait(ends, timeout=LIFE_MAX_S, return_when=asyncio.FIRST_COMPLETED)
         if not process.closing.done() and not scenario.done():
             self.audit.report("liveness", f"no outcome in {LIFE_MAX_S} s; open: {self.audit.open_work()}")
-        if scenario.done():
-            await self._rest(process)
+        is_quiet = scenario.done() and await self._rest(process)
         for task in (scenario, *process.guests):
             task.cancel()
         found = await asyncio.gather(scenario, *process.guests, return_exceptions=True)
         for opened in process.engines:
             await opened.close()
-        if process.closing.done():
-            return None
+        if process.closing.done() or (is_quiet and self.audit.open_work()):
+            return None  # closed too early, or something arrived while it closed: the next life sees to it
         for error in found[1:]:
             if isinstance(error, Exception) and not isinstance(error, OUTCOMES):
                 self.audit.report("client", f"a request raised {error!r}")
@@ -222,15 +223,17 @@ class World:
         except OUTCOMES as error:
             return spell_error(error)
 
-    async def _rest(self, process: _Process) -> None:
-        """Wait until every accepted request has its outcome, and then a little."""
-        end_s = process.loop.time() + LIFE_MAX_S
-        while (self.audit.open_work() or not all(task.done() for task in process.guests)) and (
-            process.loop.time() < end_s and not process.closing.done()
-        ):
-            await asyncio.sleep(0.1)
-        if self.shape.linger_s and not process.closing.done():
-            await asyncio.wait({process.closing}, timeout=self.shape.linger_s)
+    async def _rest(self, process: _Process) -> bool:
+        """Wait until every accepted request has its outcome, then a little, then again. Tells whether all have."""
+        for linger_s in (self.shape.linger_s, 0):
+            end_s = process.loop.time() + LIFE_MAX_S
+            while self.audit.open_work() or not all(task.done() for task in process.guests):
+                if process.closing.done() or process.loop.time() > end_s:
+                    return False
+                await asyncio.sleep(0.1)
+            if linger_s and not process.closing.done():
+                await asyncio.wait({process.closing}, timeout=linger_s)
+        return True
 
     def _engine_broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if self._process is not None and loop is self._process.loop:
@@ -266,6 +269,7 @@ class World:
         match fault:
             case Crash():
                 self._fired.append(fault)
+                process.leases_expire = fault.leases == "expire"
                 raise Crashed
             case Close():
                 self._fired.append(fault)
@@ -304,13 +308,7 @@ class World:
                 self._is_stopped = True
                 now_ms = process.clock.now_ms()
                 for stream in running:
-                    number = stream.number
-                    _write(
-                        self._outside_handle,
-                        lambda transaction, number=number: executions.stop(  # type: ignore[misc]
-                            transaction, number, reason="a test", now_ms=now_ms
-                        ),
-                    )
+                    self._write_outside(partial(executions.stop, number=stream.number, reason="a test", now_ms=now_ms))
                 return True
             case _:
                 return False
@@ -330,7 +328,13 @@ class World:
             spec.version,
             now_ms,
         )
-        _write(self._outside_handle, lambda transaction: messages.send(transaction, request))
+        self._write_outside(lambda transaction: messages.send(transaction, request))
+
+    def _write_outside(self, call: Callable[[Transaction], object]) -> None:
+        """What somebody else writes, through a handle of their own."""
+        if self._outside is None:
+            self._outside = FaultStore(self._place.open(), self.audit, on_fault=self._happen)
+        _write(self._outside, call)
 
     def _take_over(self, process: _Process, fault: Takeover) -> bool:
         """J4: from here on, whoever held a stream may write to it no more."""
@@ -348,7 +352,7 @@ class World:
                 else:
                     holding.free(transaction, stream, now_ms=now_ms)
 
-        _write(self._outside_handle, take)
+        self._write_outside(take)
         if fault.kind == "second engine":
             store = FaultStore(self._place.open(), self.audit, on_fault=self._happen)
             self._guest(process, self._engine(process, store).open())
@@ -368,6 +372,7 @@ class World:
     def _digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for number, trail in sorted(self.audit.trails.items()):
+            digest.update(trail.stream.uid.encode())
             for row in trail.rows:
                 digest.update(f"{number} {row.seq} ".encode() + row.body)
         return digest.hexdigest()
@@ -386,7 +391,8 @@ class World:
                 process.store.close()
         finally:
             logging.disable(logging.NOTSET)
-            self._outside.close()
+            if self._outside is not None:
+                self._outside.close()
             self._place.close()
 
 

@@ -1,0 +1,72 @@
+"""Explorations run ahead in two processes, and are counted at the end of the tests."""
+
+import logging
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+import pytest
+
+from semel.testing import Report
+from tests.simulation.corpus import explore_shape
+
+PROCESSES = 2
+TALLY = pytest.StashKey[list[Report]]()
+
+
+def silence() -> None:
+    """A dead engine says so, thousands of times."""
+    logging.getLogger("semel").setLevel(logging.CRITICAL + 1)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("semel")
+    level = logger.level
+    silence()
+    yield
+    logger.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def explored(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], Report]]:
+    """The exploration of a shape on a store. All that the selected tests will ask for are begun at once."""
+    wanted = [
+        (item.callspec.params["name"], item.callspec.params["store"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "explored" in item.fixturenames and hasattr(item, "callspec")
+    ]
+    tally = request.config.stash.setdefault(TALLY, [])
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=silence) as pool:
+        futures: dict[tuple[str, str], Future[Report]] = {
+            pair: pool.submit(explore_shape, *pair) for pair in dict.fromkeys(wanted)
+        }
+
+        def ask(name: str, store: str) -> Report:
+            report = futures[name, store].result()
+            tally.append(report)
+            return report
+
+        yield ask
+        pool.shutdown(cancel_futures=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reports = config.stash.get(TALLY, [])
+    if not reports:
+        return
+    runs: Counter[str] = Counter()
+    fired: Counter[str] = Counter()
+    for report in reports:
+        runs.update({f"{kind} on {report.store}": count for kind, count in report.runs.items()})
+        fired.update(report.fired)
+    terminalreporter.write_line(
+        f"world: {len({report.shape for report in reports})} shapes, {sum(runs.values())} runs: "
+        + ", ".join(f"{count} {kind}" for kind, count in runs.items())
+    )
+    terminalreporter.write_line("world: happened: " + ", ".join(f"{count} × {kind}" for kind, count in fired.items()))
+    refused = sum(report.refused for report in reports)
+    found = sum(len(report.found) for report in reports)
+    terminalreporter.write_line(f"world: {refused} writes of superseded holders refused, {found} violations")

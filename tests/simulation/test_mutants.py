@@ -1,0 +1,84 @@
+"""Each rule that World watches over, taken away: World says so."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from semel.journal import advance
+from semel.kernel import values
+from semel.runtime import slot, steps
+from semel.runtime.body import Body
+from semel.runtime.invocation import Invocation
+from semel.store import base
+from semel.testing import Violation, explore
+from semel.testing.explore import Kind
+from tests.simulation.corpus import SHAPES
+
+pytestmark = pytest.mark.mutant
+
+SOME = ("sequential", "wait", "swallows", "aliases", "calls, every turn", "steps in turns, every third", "beside, no facet")
+
+
+def violations(*kinds: Kind, shapes: tuple[str, ...] = SOME) -> list[Violation]:
+    found: list[Violation] = []
+    for name in shapes:
+        for one in explore(SHAPES[name], kinds=kinds).found:
+            found.extend(one.violations)
+    return found
+
+
+def rules_broken(*kinds: Kind, shapes: tuple[str, ...] = SOME) -> set[str]:
+    return {violation.rule for violation in violations(*kinds, shapes=shapes)}
+
+
+def test_nothing_is_found_while_every_rule_stands() -> None:
+    assert rules_broken("crash", "close", "arrival", "takeover") == set()
+
+
+def test_J4_without_the_epoch_check_two_holders_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "check_epoch", lambda stored, lease: None)
+    assert "J4" in rules_broken("takeover")
+
+
+def test_J6_without_waking_for_what_was_not_seen_a_message_sleeps_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave = advance._leave
+
+    def leave_having_seen_everything(request: Any, *arguments: Any) -> None:
+        request.seen = 2**62
+        leave(request, *arguments)
+
+    monkeypatch.setattr(advance, "_leave", leave_having_seen_everything)
+    assert {"J6", "liveness"} <= rules_broken("arrival")
+
+
+def test_without_the_round_trip_a_replay_sees_other_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    originals: dict[int, tuple[bytes, Any]] = {}
+    encode: Callable[[Any], bytes] = values.encode
+
+    def encode_and_remember(value: Any) -> bytes:
+        data = encode(value)
+        originals[id(data)] = (data, value)
+        return data
+
+    def decode_to_the_original(data: bytes) -> Any:
+        kept, value = originals.get(id(data), (b"", None))
+        return value if kept is data else values.decode(data)
+
+    monkeypatch.setattr(steps.values, "encode", encode_and_remember)
+    monkeypatch.setattr(slot, "decode", decode_to_the_original)
+    assert "outcome" in rules_broken("crash", shapes=("aliases", "aliases, evicted"))
+
+
+def test_R1e_without_it_a_body_that_was_let_go_has_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    evict = Body.evict
+
+    def evict_and_look_at_what_it_returned(body: Body, signal: type[BaseException], name: str) -> None:
+        evict(body, signal, name)
+        body.closed = None
+        body._at_rest()
+
+    monkeypatch.setattr(Body, "evict", evict_and_look_at_what_it_returned)
+    monkeypatch.setattr(Invocation, "_leave", lambda invocation: None)
+    found = violations("close", shapes=("swallows",))
+    assert any(violation.rule == "outcome" and "gave up" in violation.message for violation in found)
