@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from semel.kernel.entry import ENTRY_KINDS, SETTLED, Kind, MessageHeader, Payload, Status  # noqa: E402
-from semel.kernel.operation import TRANSITIONS, Operation, due_action  # noqa: E402
+from semel.kernel.operation import TRANSITIONS, Action, Operation, due_action  # noqa: E402
 from semel.kernel.values import ENCODING, ErrorData  # noqa: E402
 from semel.store import codec  # noqa: E402
 from semel.store.base import Stream  # noqa: E402
@@ -168,7 +168,7 @@ RULES = {
     "it is used only if nobody else held the stream since. Holding the owner's lock of a file proves all former "
     "holders dead: their leases are void at start-up.",
 }
-CITED = re.compile(r"^test_((?:[JRG]\d+_(?:and_)?)+)")
+CITED = re.compile(r"^test_((?:[JRG]\d+[a-e]?_(?:and_)?)+)")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -221,7 +221,7 @@ def machine() -> str:
     return "\n\n".join(parts)
 
 
-def drawing(actions: dict[object, dict[Status, Status]]) -> str:
+def drawing(actions: dict[Action, dict[Status, Status]]) -> str:
     labels: dict[tuple[str, str], list[str]] = {}
     for action, arrows in actions.items():
         for source, target in arrows.items():

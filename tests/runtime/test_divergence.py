@@ -265,7 +265,7 @@ def test_a_task_that_will_not_end_is_kept_and_named_in_a_warning(
             try:
                 await ctx.wait(ms=40)
                 return "done"
-            except BaseException:  # noqa: S112  # what must not be done
+            except BaseException:
                 continue
         return "let go"
 

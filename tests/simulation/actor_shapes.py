@@ -95,7 +95,7 @@ class Account(GenServer[State]):
             await ctx.step(bank, 2)
             await ctx.wait(seconds=1)
             await ctx.step(bank_slowly, 2)
-        except BaseException:  # noqa: BLE001  # the shape: a closed seam has no outcome, whatever is returned
+        except BaseException:  # the shape: a closed seam has no outcome, whatever is returned
             return "gave up"
         self._add("swallow", 1)
         return "went through"
@@ -139,9 +139,9 @@ def apply(state: State, method: str, arguments: tuple[Any, ...]) -> State:
     match method, arguments:
         case "try_down", _:
             name, amount = "down", 1
-        case ("drawn" | "swallow"), _:
+        case (("drawn" | "swallow"), _):
             name, amount = method, 1
-        case ("note" | "note_banked"), (text,):
+        case (("note" | "note_banked"), (text,)):
             name, amount = f"note {text}", 0
         case "anything", (message,):
             name, amount = f"info {message}", 0
@@ -280,19 +280,19 @@ def actor_shapes() -> list[Shape]:
                         limits=limits,
                         models=MODELS,
                         message=message,
-                        linger_s=8,
+                        linger_s=5,
                     )
                 )
-    for workers in (1, 2):
-        shapes.append(
-            Shape(
-                name=f"both models, {workers} workers",
-                scenario=both_models,
-                limits=IN_MEMORY,
-                workers=workers,
-                models=MODELS,
-                message=Message(Durable, "a", "note", ("arrival",)),
-                linger_s=8,
-            )
+    shapes.extend(
+        Shape(
+            name=f"both models, {workers} workers",
+            scenario=both_models,
+            limits=IN_MEMORY,
+            workers=workers,
+            models=MODELS,
+            message=Message(Durable, "a", "note", ("arrival",)),
+            linger_s=5,
         )
+        for workers in (1, 2)
+    )
     return shapes

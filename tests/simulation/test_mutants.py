@@ -17,7 +17,15 @@ from tests.simulation.corpus import SHAPES
 
 pytestmark = pytest.mark.mutant
 
-SOME = ("sequential", "wait", "swallows", "aliases", "calls, every turn", "steps in turns, every third", "beside, no facet")
+SOME = (
+    "sequential",
+    "wait",
+    "swallows",
+    "aliases",
+    "calls, every turn",
+    "steps in turns, every third",
+    "beside, no facet",
+)
 
 
 def violations(*kinds: Kind, shapes: tuple[str, ...] = SOME) -> list[Violation]:

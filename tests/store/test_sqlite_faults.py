@@ -169,6 +169,7 @@ def test_a_disk_that_fills_takes_reads_and_later_writes_again(small_disk: Path) 
 
 CHILD = """
 import os, signal, sys
+from semel.store.base import Worker
 from semel.store.sqlite import SqliteStore
 from tests.store.backends import created, write
 store = SqliteStore.open(sys.argv[1])
@@ -180,12 +181,12 @@ transaction = store.begin(())
 transaction.attempt(append)
 if sys.argv[2] == "inside the commit":
     from semel.store import sqlite
-    writes = sqlite._writes
     class Kill(list):
         def __iter__(self):
             yield from super().__iter__()
             os.kill(os.getpid(), signal.SIGKILL)
     sqlite.list = Kill
+    transaction.put_worker(Worker("w", 1))  # a second statement, so that the first is not the commit
     store.commit(transaction)
 os.kill(os.getpid(), signal.SIGKILL)
 """

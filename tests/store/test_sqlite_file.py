@@ -104,7 +104,7 @@ def test_every_field_of_a_stream_is_a_column_and_only_names_are_fixed(tmp_path: 
     ("statement", "bindings", "index"),
     [
         (sql.DUE, {"now": 1, "names": None, "limit": 1}, "stream_wake"),
-        (sql.NEXT_WAKE, {"names": None}, "stream_wake"),
+        (sql.NEXT_WAKE, {"after": 5, "names": None}, "stream_wake"),
         (sql.HELD_BY, ("w",), "stream_holder"),
         (sql.DEAD_WORKERS, (1,), "stream_holder"),
         (sql.STREAM_BY_UID, ("u",), "stream_uid"),
@@ -161,7 +161,7 @@ def test_a_batch_reads_what_its_calls_need_with_one_statement_for_each_kind(tmp_
         transaction.append(None, transaction.stream_by_address(actor.address), count=1, body=b"x")
         transaction.forget_key(key_id(actor.uid))
     store.commit(transaction)
-    assert len(statements) == 2 + len(["begin", "append", "change", "forget keys", "commit"])
+    assert len(statements) == 2 + len(["begin", "write", "forget keys", "commit"])
     store.close()
 
 

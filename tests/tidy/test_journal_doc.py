@@ -42,6 +42,7 @@ def test_a_rule_is_read_off_the_name_of_a_test(script: types.ModuleType) -> None
         "test_J6_a_release": ["J6"],
         "test_J8_J9_a_mailbox": ["J8", "J9"],
         "test_J7_and_J11_what": ["J7", "J11"],
+        "test_R1e_without_it": ["R1"],
         "test_a_J6": [],
         "test_JSON_1": [],
     }.items():

@@ -16,7 +16,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from semel.context import ChildCall, Context, StepCall, WaitCall
-from semel.errors import Evicted, LimitExceededError, NonDeterminismError, ParkedError, ReplayError, SerializationError, ValidationError
+from semel.errors import (
+    Evicted,
+    LimitExceededError,
+    NonDeterminismError,
+    ParkedError,
+    ReplayError,
+    SerializationError,
+    ValidationError,
+)
 from semel.kernel import ids, values
 from semel.kernel.entry import Effect, Kind, Status
 from semel.kernel.memo import Completion, Memo

@@ -1,15 +1,16 @@
 """Group commit: many streams' appends, one transaction, one fsync.
 
 Everything that is queued when a commit begins goes into it. A call that is refused disturbs
-no other; what a call returns is handed out after the commit, on the event loop, in order. In
-a thread of its own by default, so that the loop never waits for a disk; inline on the loop
-where a test needs each run to be the same.
+no other; what a call returns is handed out after the commit, on the event loop, in order. The
+disk is written in a thread by default, so that the loop never waits for it; inline on the
+loop where a test needs each run to be the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ T = TypeVar("T")
 Call = Callable[[Transaction], T]
 Done = Callable[[Any, BaseException | None], None]
 NOTHING = Needs()
+READS_MAX = 64  # keys and addresses that are read on the loop: a fraction of a millisecond
 logger = logging.getLogger("semel.committer")
 
 
@@ -52,8 +54,8 @@ class _CallJob(Job):
     """A job of two functions."""
 
     def __init__(self, call: Call[Any], done: Done, needs: Needs) -> None:
-        self.perform = call  # type: ignore[method-assign]
-        self.done = done  # type: ignore[method-assign]
+        self.perform = call  # type: ignore[assignment, method-assign]
+        self.done = done  # type: ignore[assignment, method-assign]
         self.needs = needs
 
 
@@ -65,42 +67,36 @@ class _Batches:
         self.failed: StoreError | None = None
         self._on_failed = on_failed
 
-    def process(self, batch: list[Job]) -> None:
-        """Run the calls and commit. Afterwards each has a result or an error."""
-        if self.failed is not None:
-            _refuse(batch, self.failed)
-            return
-        try:
-            transaction = self.store.begin([item.needs for item in batch])
-            for item in batch:
-                try:
-                    item.result = transaction.attempt(item.perform)
-                except BaseException as error:  # LeaseLost is one, and belongs to its caller
-                    item.error = error
-            if transaction.has_writes:
-                self.store.commit(transaction)
-        except StoreFullError as error:
-            _refuse(batch, error)
-        except StoreError as error:
-            self.failed = error
-            _refuse(batch, error)
-            logger.critical("the journal failed, and this engine with it: %s", error)
+    def perform(self, batch: list[Job], transaction: Transaction) -> None:
+        """Run the calls. Afterwards each has a result or an error."""
+        for job in batch:
+            try:
+                job.result = transaction.attempt(job.perform)
+            except BaseException as error:  # LeaseLost is one, and belongs to its caller
+                job.error = error
+
+    def refuse(self, batch: list[Job], error: BaseException) -> None:
+        """Nothing of the batch was committed. Unless that is definite, nothing will be any more."""
+        raised = error
+        if not isinstance(error, StoreError):
+            logger.critical("the committer failed, and this engine with it", exc_info=error)
+            raised = UnavailableError(f"the committer failed with {error!r}; this engine must be closed")
+        if isinstance(raised, StoreError) and not isinstance(raised, StoreFullError):
+            self.failed = raised
+            logger.critical("the journal failed, and this engine with it: %s", raised)
+        for job in batch:
+            job.result = None
+            job.error = raised
 
     def report(self, batch: list[Job]) -> None:
         """Hand out what was committed, in order. On the event loop."""
         if self.failed is not None:
             self._on_failed(self.failed)
-        for item in batch:
+        for job in batch:
             try:
-                item.done(item.result, item.error)
+                job.done(job.result, job.error)
             except Exception:
                 logger.exception("what follows a commit failed; the others of the batch are told")
-
-
-def _refuse(batch: list[Job], error: StoreError) -> None:
-    for item in batch:
-        item.result = None
-        item.error = error
 
 
 class _Runner:
@@ -150,8 +146,18 @@ class InlineCommitter(_Runner):
 
     def _commit(self) -> None:
         batch, self._queue = self._queue, []
-        self._batches.process(batch)
-        self._batches.report(batch)
+        batches = self._batches
+        if batches.failed is not None:
+            batches.refuse(batch, batches.failed)
+        else:
+            try:
+                transaction = batches.store.begin([job.needs for job in batch])
+                batches.perform(batch, transaction)
+                if transaction.has_writes:
+                    batches.store.commit(transaction)
+            except StoreError as error:
+                batches.refuse(batch, error)
+        batches.report(batch)
 
     async def close(self) -> None:
         """Commit what is queued, and take nothing more."""
@@ -161,17 +167,25 @@ class InlineCommitter(_Runner):
 
 
 class ThreadCommitter(_Runner):
-    """Commits in a thread of its own."""
+    """Writes in a thread of its own: only the disk's part is there.
+
+    The calls run on the loop, where what they read and make is warm; the thread gets finished
+    statements. It needs the interpreter for a moment only, and while it waits for the disk the
+    loop runs what the batch before made possible. One batch at a time is with the thread, and
+    no call is run before the batch before it is durable.
+    """
 
     def __init__(
         self, store: Store, loop: asyncio.AbstractEventLoop, *, on_failed: Callable[[StoreError], None]
     ) -> None:
         self._batches = _Batches(store, on_failed)
         self._loop = loop
-        self._queue: deque[Job] = deque()
+        self._queue: list[Job] = []
+        self._finished: deque[list[Job]] = deque()  # in the order of their commits
         self._is_closed = False
-        self._wanted = threading.Event()
-        self._ended: asyncio.Future[None] = loop.create_future()
+        self._is_busy = False
+        self._idle: asyncio.Event = asyncio.Event()
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="semel-committer", daemon=True)
         self._thread.start()
 
@@ -180,39 +194,84 @@ class ThreadCommitter(_Runner):
         if self._is_closed:
             raise _closed()
         self._queue.append(job)
-        if not self._wanted.is_set():
-            self._wanted.set()
+        if not self._is_busy:
+            self._is_busy = True
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Take what is queued: read what it needs, here if that is little, else in the thread."""
+        batch, self._queue = self._queue, []
+        if self._batches.failed is not None:
+            self._batches.refuse(batch, self._batches.failed)
+            self._finish(batch)
+            return
+        needs = [job.needs for job in batch]
+        if sum(len(need.keys) + len(need.addresses) for need in needs) <= READS_MAX:
+            self._perform(batch, self._read(batch, needs))
+        else:
+            self._work.put(lambda: self._back(self._perform, batch, self._read(batch, needs)))
+
+    def _read(self, batch: list[Job], needs: list[Needs]) -> Transaction | None:
+        try:
+            return self._batches.store.begin(needs)
+        except Exception as error:
+            self._batches.refuse(batch, error)
+            return None
+
+    def _perform(self, batch: list[Job], transaction: Transaction | None) -> None:
+        """Run the calls, and hand what they wrote to the thread."""
+        if transaction is None:
+            self._finish(batch)
+            return
+        try:
+            self._batches.perform(batch, transaction)
+            spelled = self._batches.store.spell(transaction) if transaction.has_writes else None
+        except Exception as error:
+            self._batches.refuse(batch, error)
+            spelled = None
+        if spelled is None:
+            self._finish(batch)
+        else:
+            self._work.put(lambda: self._write(batch, spelled))
+
+    def _finish(self, batch: list[Job]) -> None:
+        """The batch is durable, or refused. The next one goes first, so that the disk is not kept waiting."""
+        self._finished.append(batch)
+        if self._queue:
+            self._begin()
+        else:
+            self._is_busy = False
+        while self._finished:
+            self._batches.report(self._finished.popleft())
+        if not self._is_busy:
+            self._idle.set()
+
+    # In the thread.
 
     def _run(self) -> None:
-        queue = self._queue
-        while True:
-            self._wanted.wait()
-            self._wanted.clear()
-            while queue:
-                batch = []
-                while queue:
-                    batch.append(queue.popleft())
-                try:
-                    self._batches.process(batch)
-                except BaseException as error:  # the thread must answer, whatever broke
-                    failure = UnavailableError(f"the committer failed with {error!r}; this engine must be closed")
-                    self._batches.failed = failure
-                    _refuse(batch, failure)
-                    logger.critical("the committer failed, and this engine with it", exc_info=True)
-                self._loop.call_soon_threadsafe(self._batches.report, batch)
-            if self._is_closed and not queue:
-                self._loop.call_soon_threadsafe(self._end)
-                return
+        while (work := self._work.get()) is not None:
+            work()
 
-    def _end(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
+    def _write(self, batch: list[Job], spelled: Any) -> None:
+        try:
+            self._batches.store.write(spelled)
+        except BaseException as error:  # the loop must be answered, whatever broke
+            self._batches.refuse(batch, error)
+        self._back(self._finish, batch)
+
+    def _back(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            logger.debug("the event loop was closed before a commit was reported")
 
     async def close(self) -> None:
         """Commit what is queued, end the thread, and take nothing more."""
         self._is_closed = True
-        self._wanted.set()
-        await self._ended
+        while self._is_busy:
+            self._idle.clear()
+            await self._idle.wait()
+        self._work.put(None)
         self._thread.join()
 
 

@@ -57,6 +57,7 @@ class Worker:
         self._alarm = Alarm(services, self.look)
         self._wake_ms: int | None = None
         self._is_looking = False
+        self._is_short = False
         self._look_again = False
         self._is_closed = False
         self._lease_timer: asyncio.TimerHandle | None = None
@@ -99,6 +100,8 @@ class Worker:
             self._look_again = True
             return
         self._is_looking = True
+        self._is_short = False
+        self._wake_ms = None  # what is expected from here on is another's business than this look's
         self._alarm.stop()
         limits = self.services.limits
         room = min(limits.claims_max, limits.running_max - len(self.running)) if self.has_room else 0
@@ -107,7 +110,7 @@ class Worker:
 
         def call(transaction: Transaction) -> Claimed:
             streams = holding.claim(transaction, self.id, now_ms=now_ms, limit=room, names=names) if room else []
-            return Claimed(streams, transaction.store.next_wake(names=names))
+            return Claimed(streams, transaction.store.next_wake(names=names, after_ms=now_ms))
 
         def done(claimed: Claimed | None, error: BaseException | None) -> None:
             self._is_looking = False
@@ -115,22 +118,22 @@ class Worker:
                 for stream in claimed.streams:
                     self.adopt(stream)
                 self._sleep(claimed, was_full=len(claimed.streams) == room)
-            elif not isinstance(error, StoreError):
-                logger.error("worker %s: claiming failed", self.id, exc_info=error)
+            else:
+                if not isinstance(error, StoreError):
+                    logger.error("worker %s: claiming failed", self.id, exc_info=error)
+                self.expect(self.services.clock.now_ms() + max(limits.poll_ms, 1))
             self._passivate_idle()
 
         self.services.committer.submit(call, done)
 
     def _sleep(self, claimed: Claimed, *, was_full: bool) -> None:
-        now_ms = self.services.clock.now_ms()
-        poll_ms = now_ms + self.services.limits.poll_ms
         if self._look_again or (was_full and claimed.streams and self.has_room):
             self._look_again = False
             self.look()
             return
-        wake_ms = claimed.next_wake_ms
-        # What was due when we claimed is ours by now, or another's who was faster.
-        self._set_alarm(poll_ms if wake_ms is None or wake_ms <= now_ms else min(wake_ms, poll_ms))
+        self._is_short = was_full
+        self.expect(claimed.next_wake_ms)
+        self.expect(self.services.clock.now_ms() + max(self.services.limits.poll_ms, 1))
 
     def _set_alarm(self, wake_ms: int) -> None:
         self._wake_ms = wake_ms
@@ -188,6 +191,8 @@ class Worker:
             del self.running[number]
         if self.services.runners.get(number) is run:
             del self.services.runners[number]
+        if self._is_short:
+            self.look()  # there was more to claim than there was room for
         match reason:
             case End.RELEASED:
                 self._released(run)

@@ -166,8 +166,8 @@ class Reader(Protocol):
         """
         ...
 
-    def next_wake(self, *, names: Sequence[str] | None = None) -> int | None:
-        """The earliest `wake_ms` of any unheld stream, of code among `names` unless that is None."""
+    def next_wake(self, *, names: Sequence[str] | None = None, after_ms: int = -1) -> int | None:
+        """The earliest `wake_ms` after `after_ms` of any unheld stream, of code among `names` unless that is None."""
         ...
 
     def held_by(self, worker: str) -> list[Stream]: ...
@@ -196,6 +196,17 @@ class Store(Reader, Protocol):
         Raises StoreFullError or ConflictError (definite: nothing changed), or UnavailableError: unless
         that one is definite, the store refuses every call after it until it is opened again.
         """
+        ...
+
+    def spell(self, transaction: Transaction) -> Any:
+        """The first half of `commit`: what is to be written, in the store's own form. Does no I/O.
+
+        No other batch may begin before it is written.
+        """
+        ...
+
+    def write(self, spelled: Any) -> None:
+        """The second half, which may run in another thread. Raises as `commit` does."""
         ...
 
     def next_stream(self) -> int:
@@ -298,7 +309,7 @@ class Transaction:
         *,
         count: int,
         body: bytes,
-        time_ms: int,
+        time_ms: int = 0,
         base: int = 0,
         **changes: Any,
     ) -> Stream:
@@ -318,7 +329,12 @@ class Transaction:
         seq = stream.head + 1
         self.rows.append(Row(number, seq, count, body))
         after = msgspec.structs.replace(
-            stream, head=stream.head + count, tail=seq, time_ms=time_ms, base=base or stream.base, **changes
+            stream,
+            head=stream.head + count,
+            tail=seq,
+            time_ms=time_ms or stream.time_ms,
+            base=base or stream.base,
+            **changes,
         )
         if changes or number in self.changed or number in self.created:
             self._store_row(after)

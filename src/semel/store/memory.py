@@ -79,12 +79,15 @@ class MemoryStore:
         ]
         return [stream for _, _, stream in sorted(due)[:limit]]
 
-    def next_wake(self, *, names: Sequence[str] | None = None) -> int | None:
+    def next_wake(self, *, names: Sequence[str] | None = None, after_ms: int = -1) -> int | None:
         return min(
             (
                 stream.wake_ms
                 for stream in self._all_streams()
-                if stream.wake_ms is not None and stream.holder is None and (names is None or stream.name in names)
+                if stream.wake_ms is not None
+                and stream.wake_ms > after_ms
+                and stream.holder is None
+                and (names is None or stream.name in names)
             ),
             default=None,
         )
@@ -113,6 +116,12 @@ class MemoryStore:
         """Open a batch. There is nothing to fetch ahead."""
         self._open_data()
         return Transaction(self)
+
+    def spell(self, transaction: Transaction) -> Transaction:
+        return transaction
+
+    def write(self, spelled: Transaction) -> None:
+        self.commit(spelled)
 
     def commit(self, transaction: Transaction) -> None:
         """Apply the batch, whole or not at all. Raises ConflictError if a row is in the way."""

@@ -64,8 +64,8 @@ class SqliteReader:
         bindings = {"now": now_ms, "names": _names(names), "limit": limit}
         return [Stream(*row) for row in self._read(sql.DUE, bindings)]
 
-    def next_wake(self, *, names: Sequence[str] | None = None) -> int | None:
-        found = self._read(sql.NEXT_WAKE, {"names": _names(names)})
+    def next_wake(self, *, names: Sequence[str] | None = None, after_ms: int = -1) -> int | None:
+        found = self._read(sql.NEXT_WAKE, {"names": _names(names), "after": after_ms})
         return _integer(found[0]) if found else None
 
     def held_by(self, worker: str) -> Streams:
@@ -101,6 +101,9 @@ class SqliteReader:
             raise refusal(f"{self.path!r}: the store is closed, expected an open one; open it again")
         if self._failure:
             raise refusal(self._failure)
+
+
+Spelled = list[sql.Statement]
 
 
 class SqliteStore(SqliteReader):
@@ -167,22 +170,41 @@ class SqliteStore(SqliteReader):
 
     def commit(self, transaction: Transaction) -> None:
         """Make the batch durable with one write transaction."""
+        if transaction.has_writes:
+            self.write(self.spell(transaction))
+
+    def spell(self, transaction: Transaction) -> Spelled:
+        """The batch as statements. No other batch may begin before these are written."""
         self._check_usable()
-        if not transaction.has_writes:
-            return
-        execute = self._database.execute
         statements = list(_writes(transaction))
+        for rows in (transaction.moved, transaction.changed, transaction.created):
+            for number, stream in rows.items():
+                if stream.holder is None:
+                    self._held.pop(number, None)
+                else:
+                    self._held[number] = stream
+        return statements
+
+    def write(self, spelled: Spelled) -> None:
+        """Execute what `spell` gave, as one transaction. Touches nothing but the database."""
+        self._check_usable()
+        execute = self._database.execute
+        is_begun = False
         try:
-            execute("begin immediate")
-        except apsw.Error as error:
+            if len(spelled) > 1:
+                execute("begin immediate")
+                is_begun = True
+            for statement, bindings in spelled:
+                execute(statement, bindings)
+            if is_begun:
+                execute("commit")
+        except apsw.BusyError as error:
+            self._held.clear()
+            self._roll_back()
             raise refusal(
                 f"{self.path!r}: a write could not begin ({type(error).__name__}: {error}), expected to be the only "
                 f"writer; end the other one"
             ) from error
-        try:
-            for statement, bindings in statements:
-                execute(statement, bindings)
-            execute("commit")
         except apsw.Error as error:
             self._held.clear()
             self._give_up(error)
@@ -190,12 +212,6 @@ class SqliteStore(SqliteReader):
             self._held.clear()
             self._roll_back()
             raise
-        for rows in (transaction.moved, transaction.changed, transaction.created):
-            for number, stream in rows.items():
-                if stream.holder is None:
-                    self._held.pop(number, None)
-                else:
-                    self._held[number] = stream
 
     def _give_up(self, error: apsw.Error) -> NoReturn:
         """Undo a write that failed, and raise what that means. Nothing is tried again in place."""
@@ -285,30 +301,33 @@ def _only(rows: Sequence[Any], make: Callable[[Any], T]) -> T | None:
 
 
 def _writes(transaction: Transaction) -> Iterator[sql.Statement]:
-    """The statements that write a batch."""
-    values: list[Any] = []
-    if transaction.created:
-        for stream in transaction.created.values():
-            values += msgspec.structs.astuple(stream)
-        yield from sql.CREATE.statements(values)
-    if transaction.rows:
-        values = []
-        for row in transaction.rows:
-            values += (row.stream, row.seq, row.count, row.body)
-        yield from sql.APPEND.statements(values)
-    if transaction.moved:
-        values = []
-        for s in transaction.moved.values():
-            values += (s.number, s.head, s.tail, s.time_ms, s.base)
-        yield from sql.MOVE.statements(values)
-    if transaction.changed:
-        values = []
-        for s in transaction.changed.values():
-            values += (s.number, s.epoch, s.holder, s.head, s.tail, s.signal, s.base, s.turn, s.time_ms, s.wake_ms)
-            values += (s.status, s.invocation, s.version, s.ended_ms)
-        yield from sql.CHANGE.statements(values)
-    if transaction.changed_keys:
-        yield from _key_writes(transaction)
+    """The statements that write a batch: one, unless it is large or has other things than rows of streams and keys."""
+    moved, values = transaction.moved, []
+    last = {row.stream: row.seq for row in transaction.rows} if moved else {}
+    for row in transaction.rows:
+        number, seq = row.stream, row.seq
+        stream = moved.get(number)
+        if stream is not None and last[number] == seq and number not in transaction.changed:
+            values += (sql.MOVE, number, seq, row.count, row.body, stream.head, stream.time_ms, stream.base, *_PAD_MOVE)
+        else:
+            values += (sql.APPEND, number, seq, row.count, row.body, *_PAD_APPEND)
+    for s in transaction.created.values():
+        values.append(sql.CREATE)
+        values += msgspec.structs.astuple(s)
+    for s in transaction.changed.values():
+        values += (sql.CHANGE, s.number, s.epoch, s.holder, s.head, s.tail, s.signal, s.base, s.turn, s.time_ms)
+        values += (s.wake_ms, s.status, s.invocation, s.version, s.ended_ms, *_PAD_CHANGE)
+    forgotten: list[Any] = []
+    for id, key in transaction.changed_keys.items():
+        if key is None:
+            forgotten += (id.namespace, id.operation, id.key)
+        else:
+            values += (sql.PUT_KEY, id.namespace, id.operation, id.key, key.stream, key.operation, key.fingerprint)
+            values += (key.settled_seq, key.expiry_ms, *_PAD_KEY)
+    if values:
+        yield from sql.WRITE.statements(values)
+    if forgotten:
+        yield from sql.FORGET_KEYS.statements(forgotten)
     for name, worker in transaction.workers.items():
         if worker is None:
             yield sql.FORGET_WORKER, (name,)
@@ -316,16 +335,11 @@ def _writes(transaction: Transaction) -> Iterator[sql.Statement]:
             yield sql.PUT_WORKER, (worker.id, worker.lease_until_ms)
 
 
-def _key_writes(transaction: Transaction) -> Iterator[sql.Statement]:
-    put: list[Any] = []
-    forgotten: list[Any] = []
-    for id, key in transaction.changed_keys.items():
-        if key is None:
-            forgotten += (id.namespace, id.operation, id.key)
-        else:
-            put += (id.namespace, id.operation, id.key, key.stream, key.operation, key.fingerprint)
-            put += (key.settled_seq, key.expiry_ms)
-    if put:
-        yield from sql.PUT_KEYS.statements(put)
-    if forgotten:
-        yield from sql.FORGET_KEYS.statements(forgotten)
+def _pad(width: int) -> tuple[None, ...]:
+    return (None,) * (sql.WRITE_WIDTH - width)
+
+
+_PAD_APPEND = _pad(4)
+_PAD_MOVE = _pad(7)
+_PAD_CHANGE = _pad(14)
+_PAD_KEY = _pad(8)

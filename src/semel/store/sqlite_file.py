@@ -15,6 +15,7 @@ from urllib.parse import quote
 import apsw
 
 from semel.errors import JournalCorruptError, StoreError, UnavailableError
+from semel.store import sqlite_statements as sql
 
 APPLICATION_ID: Final = 0x53454D4C  # "SEML"
 
@@ -221,6 +222,11 @@ def _set_up(database: apsw.Connection) -> None:
         "trusted_schema = off",
     ):
         database.execute(f"pragma {setting}").fetchall()
+    _create_schema(database)
+    database.execute(sql.BATCH).fetchall()
+
+
+def _create_schema(database: apsw.Connection) -> None:
     schema = _schema()
     version = _number(database, "pragma user_version")
     if version == len(schema):

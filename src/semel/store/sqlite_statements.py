@@ -45,63 +45,57 @@ _STREAM: Final = """
        s.number, s.uid, s.namespace, s.type, s.name, s.key, s.epoch, s.holder, s.head, s.tail, s.signal, s.base, s.turn,
        s.time_ms, s.wake_ms, s.status, s.invocation, s.version, s.origin, s.created_ms, s.ended_ms"""
 
-# append: add journal rows
-APPEND: Final = ManyRows(
-    """
-insert into record (stream, seq, count, body)
-select * from (values {rows})
- where column1 is not null
-""",
-    width=4,
-)
+# The columns of the widest row that is written.
+WRITE_WIDTH: Final = 21
+_NEW: Final = tuple(f"new.column{number}" for number in range(1, WRITE_WIDTH + 1))
 
-# create: add streams
-CREATE: Final = ManyRows(
-    """
-insert into stream (number, uid, namespace, type, name, key, epoch, holder, head, tail, signal, base, turn,
-                    time_ms, wake_ms, status, invocation, version, origin, created_ms, ended_ms)
-select * from (values {rows})
- where column1 is not null
-""",
-    width=21,
-)
+# What a row of `batch` is: the first of its columns.
+APPEND, MOVE, CREATE, CHANGE, PUT_KEY = range(1, 6)
 
-# move: what an append changes in a stream's row and nothing else, so that no index is touched
-MOVE: Final = ManyRows(
-    """
-update stream
-   set head = v.column2, tail = v.column3, time_ms = v.column4, base = v.column5
-  from (values {rows}) as v
- where number = v.column1
-""",
-    width=5,
-)
+# batch: a view to insert into. One statement then writes all tables, commits, and gives the
+# interpreter away once; begin, a statement a table and commit would each wait to get it back.
+BATCH: Final = f"""
+create temp view batch as
+select null as kind, {", ".join(f"null as column{number}" for number in range(1, WRITE_WIDTH + 1))};
 
-# change: what changes in a stream's row, so that no other index is touched
-CHANGE: Final = ManyRows(
-    """
-update stream
-   set epoch = v.column2, holder = v.column3, head = v.column4, tail = v.column5, signal = v.column6,
-       base = v.column7, turn = v.column8, time_ms = v.column9, wake_ms = v.column10, status = v.column11,
-       invocation = v.column12, version = v.column13, ended_ms = v.column14
-  from (values {rows}) as v
- where number = v.column1
-""",
-    width=14,
-)
+create temp trigger batch_write instead of insert on batch
+begin
+  -- append, and move: add a journal row; an append changes nothing else in its stream's row than its place
+  insert into record (stream, seq, count, body)
+  select new.column1, new.column2, new.column3, new.column4
+   where new.kind in ({APPEND}, {MOVE});
 
-# put keys: add idempotency keys, or replace them
-PUT_KEYS: Final = ManyRows(
-    """
-insert into key (namespace, operation, key, stream, operation_id, fingerprint, settled_seq, expiry_ms)
-select * from (values {rows})
- where column1 is not null
-    on conflict (namespace, operation, key) do update
-   set stream = excluded.stream, operation_id = excluded.operation_id, fingerprint = excluded.fingerprint,
-       settled_seq = excluded.settled_seq, expiry_ms = excluded.expiry_ms
-""",
-    width=8,
-)
+  update stream
+     set head = new.column5, tail = new.column2, time_ms = new.column6, base = new.column7
+   where new.kind = {MOVE}
+     and number = new.column1;
+
+  -- create: add a stream
+  insert into stream (number, uid, namespace, type, name, key, epoch, holder, head, tail, signal, base, turn,
+                      time_ms, wake_ms, status, invocation, version, origin, created_ms, ended_ms)
+  select {", ".join(_NEW)}
+   where new.kind = {CREATE};
+
+  -- change: what may change in a stream's row
+  update stream
+     set epoch = new.column2, holder = new.column3, head = new.column4, tail = new.column5, signal = new.column6,
+         base = new.column7, turn = new.column8, time_ms = new.column9, wake_ms = new.column10,
+         status = new.column11, invocation = new.column12, version = new.column13, ended_ms = new.column14
+   where new.kind = {CHANGE}
+     and number = new.column1;
+
+  -- put key: add an idempotency key, or replace it
+  insert into key (namespace, operation, key, stream, operation_id, fingerprint, settled_seq, expiry_ms)
+  select {", ".join(_NEW[:8])}
+   where new.kind = {PUT_KEY}
+      on conflict (namespace, operation, key) do update
+     set stream = excluded.stream, operation_id = excluded.operation_id, fingerprint = excluded.fingerprint,
+         settled_seq = excluded.settled_seq, expiry_ms = excluded.expiry_ms;
+end;
+"""
+
+# write: a batch, as rows of its kinds
+WRITE: Final = ManyRows("insert into batch values {rows}", width=WRITE_WIDTH + 1)
 
 # forget keys
 FORGET_KEYS: Final = ManyRows(
@@ -195,7 +189,7 @@ select{_STREAM}
 NEXT_WAKE: Final = """
 select wake_ms
   from stream
- where wake_ms is not null
+ where wake_ms > :after
    and holder is null
    and (:names is null or name in (select value from json_each(:names)))
  order by wake_ms

@@ -132,6 +132,12 @@ class FaultStore:
         transaction.attempt = counted  # type: ignore[method-assign,assignment]
         return transaction
 
+    def spell(self, transaction: Transaction) -> Transaction:
+        return transaction
+
+    def write(self, spelled: Transaction) -> None:
+        self.commit(spelled)
+
     def commit(self, transaction: Transaction) -> None:
         self.writes += 1
         self._happen(self.writes, "before", Crash)
@@ -168,8 +174,8 @@ class FaultStore:
     def due(self, now_ms: int, *, limit: int, names: Sequence[str] | None = None) -> Streams:
         return self.inner.due(now_ms, limit=limit, names=names)
 
-    def next_wake(self, *, names: Sequence[str] | None = None) -> int | None:
-        return self.inner.next_wake(names=names)
+    def next_wake(self, *, names: Sequence[str] | None = None, after_ms: int = -1) -> int | None:
+        return self.inner.next_wake(names=names, after_ms=after_ms)
 
     def held_by(self, worker: str) -> Streams:
         return self.inner.held_by(worker)

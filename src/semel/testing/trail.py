@@ -257,7 +257,8 @@ class Trail:
             if stream.wake_ms is not None:
                 self.report("J11", "it is held, and yet it wakes")
             return
-        needed = self._needed_wake(now_ms)
+        # The journal's time does not go back when the clock does.
+        needed = self._needed_wake(max(now_ms, self._time_ms))
         if needed is not None and (stream.wake_ms is None or stream.wake_ms > needed):
             wakes = "never wakes" if stream.wake_ms is None else f"wakes {stream.wake_ms - needed} ms late"
             rule = "J6" if stream.type == ACTOR and not stream.turn else "J11"

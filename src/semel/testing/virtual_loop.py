@@ -62,7 +62,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if timeout > 0:
             self._time_s += timeout
 
-    def run_in_executor(self, executor: Any, func: Callable[[*Ts], Any], *args: *Ts) -> asyncio.Future[Any]:
+    def run_in_executor(
+        self,
+        executor: Any,  # noqa: ARG002  # there are no threads
+        func: Callable[[*Ts], Any],
+        *args: *Ts,
+    ) -> asyncio.Future[Any]:
         """Call `func` in a later round of the loop, on its thread."""
         future = self.create_future()
 

@@ -20,7 +20,6 @@ from msgspec import Struct
 from semel.actor import GenServer, actor_spec
 from semel.actor.server import CAST
 from semel.engine import Engine
-from semel.errors import ExecutionStoppedError
 from semel.journal import executions, holding, messages
 from semel.kernel import ids, values
 from semel.kernel.entry import MessageHeader, Payload
