@@ -201,6 +201,7 @@ class Engine:
         self._watch.close()
         for worker in self._workers:
             worker.abandon()
+        self._services.close()
 
     def _opened(self) -> Services:
         if self._state != "open":
@@ -295,6 +296,11 @@ class Engine:
     def running_count(self) -> int:
         """How many executions and actors this engine holds now."""
         return len(self._services.runners)
+
+    @property
+    def computing_count(self) -> int:
+        """How many `def` bodies compute in their threads now, rather than wait for an operation."""
+        return 0 if self._state == "new" else self._services.computing
 
     async def _serve(self, method: str, arguments: dict[str, Any]) -> Any:
         """Answer a request that came through the owner socket."""

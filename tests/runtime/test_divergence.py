@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import semel
 from semel import Context
 from semel.errors import Evicted, ParkedError, ReplayError
+from semel.kernel.registry import REGISTRY as VALUES
 from tests.runtime.places import Place, redefine, run, until_it
 
 NAME = "diverging"
@@ -309,5 +311,77 @@ def test_async_generators_and_task_groups_are_unwound_by_eviction(place: Place) 
         async with place.engine(residents_max=0) as engine:
             assert await engine.run(redefine("evicting-grouped", grouped), key="k") == 6
         assert unwound.count("generator") >= 2
+
+    run(scenario())
+
+
+# What this code cannot read. (DESIGN: ReplayError parks)
+
+
+class Withdrawn:
+    """Makes a class of values unknown to the codec, as a deployment without it would."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cls: type | None = None
+
+    def __enter__(self) -> None:
+        self.cls = VALUES._by_name.pop(self.name).cls
+
+    def __exit__(self, *_: object) -> None:
+        assert self.cls is not None
+        VALUES.add(self.name, self.cls)
+
+
+@semel.value("diverging-money")
+@dataclass
+class Money:
+    amount: int
+
+
+async def takes_money(ctx: Context, money: Money) -> int:
+    await ctx.wait(ms=200)
+    return money.amount
+
+
+async def makes_money(ctx: Context) -> int:
+    money = await ctx.step(make, 7)
+    try:
+        await ctx.wait(ms=200)
+    except Exception:
+        return -1
+    return money.amount
+
+
+async def make(amount: int) -> Money:
+    return Money(amount)
+
+
+@pytest.mark.parametrize(("function", "arguments"), [(takes_money, (Money(7),)), (makes_money, ())], ids=str)
+def test_a_value_of_a_class_that_is_gone_parks_and_is_read_when_it_is_back(
+    place: Place, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    async def scenario() -> None:
+        durable = redefine("diverging-values", function)
+        async with place.engine() as engine:
+            execution = await engine.start(durable, *arguments, key="k")
+
+            async def is_waiting() -> bool:
+                events = await engine.executions.history(execution.id)
+                return any(event.type == "WaitStarted" for event in events)
+
+            await until_it(is_waiting)
+        async with place.engine() as engine:
+            with Withdrawn("diverging-money"):
+
+                async def is_parked() -> bool:
+                    return (await engine.executions.get(execution.id)).status == "PARKED"
+
+                await until_it(is_parked)
+            info = await engine.executions.get(execution.id)
+            assert info.reason.startswith("SerializationError: ")
+            assert "diverging-money" in info.reason
+            await engine.executions.resume(execution.id)
+            assert await engine.run(durable, *arguments, key="k") == 7
 
     run(scenario())

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import semel
-from semel import Context, DurabilityFacet, GenServer, Limits, Retry, call, cast, info
+from semel import Context, DurabilityFacet, GenServer, Limits, Retry, SyncContext, call, cast, info
 from semel.errors import ActorError
 from semel.testing import Client, Message, Model, Shape, effect
 
@@ -61,6 +61,13 @@ class Account(GenServer[State]):
         self._add("pay", amount)
         await ctx.step(bank, 1)
         return int(self.state["total"])
+
+    @call
+    def pay_plainly(self, ctx: SyncContext, amount: int) -> int:
+        ctx.step(bank, amount)
+        self._add("pay_plainly", amount)
+        ctx.wait(ms=100)
+        return self.state["total"] + ctx.step(bank, 1)
 
     @call
     async def later(self, ctx: Context, amount: int) -> int:
@@ -255,6 +262,7 @@ SCENARIOS = {
     "calls at once": calls_at_once,
     "casts": without_state(casts),
     "steps in turns": without_state(turns("pay", "deposit")),
+    "plain turns": without_state(turns("pay_plainly", "deposit")),
     "a turn that waits": without_state(turns("later", "deposit")),
     "a handler that raises": without_state(turns("refuse", "deposit")),
     "a turn that retries": without_state(turns("try_down", "deposit")),

@@ -1,5 +1,6 @@
 """Explorations run ahead in two processes, and are counted at the end of the tests."""
 
+import gc
 import logging
 import multiprocessing
 from collections import Counter
@@ -18,6 +19,13 @@ TALLY = pytest.StashKey[list[Report]]()
 def silence() -> None:
     """A dead engine says so, thousands of times."""
     logging.getLogger("semel").setLevel(logging.CRITICAL + 1)
+
+
+def settle_in() -> None:
+    """In a process that only explores: worlds are garbage by the thousand, and not worth looking for one by one."""
+    silence()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +47,7 @@ def explored(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], Re
     ]
     tally = request.config.stash.setdefault(TALLY, [])
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=silence) as pool:
+    with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=settle_in) as pool:
         futures: dict[tuple[str, str], Future[Report]] = {
             pair: pool.submit(explore_shape, *pair) for pair in dict.fromkeys(wanted)
         }

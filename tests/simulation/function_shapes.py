@@ -1,11 +1,12 @@
 """Durable functions of every shape that a crash might hurt."""
 
 import asyncio
+import inspect
 from itertools import product
 from typing import Any
 
 import semel
-from semel import Context, Limits, Retry, durable_function
+from semel import Context, Limits, Retry, SyncContext, durable_function
 from semel.errors import ChildContextError, StepError, StepInterruptedError
 from semel.testing import Client, Shape, effect
 
@@ -346,6 +347,52 @@ async def nothing(ctx: Context) -> str:
     return "done"
 
 
+def sync_inner(ctx: SyncContext, n: int) -> int:
+    n = ctx.step(plain, n)
+    ctx.wait(ms=10)
+    return ctx.step(add, n, 1)
+
+
+@durable_function(name="sim.sync")
+def sync_steps(ctx: SyncContext, n: int) -> int:
+    n = ctx.step(plain, n)
+    n = ctx.step(add, n, 1)
+    ctx.wait(seconds=1)
+    try:
+        return ctx.run_in_child_context(sync_inner, n)
+    finally:
+        ctx.step(plain, 9)
+
+
+@durable_function(name="sim.sync_swallows")
+def sync_swallows(ctx: SyncContext) -> str:
+    try:
+        ctx.step(plain, 1)
+        ctx.wait(seconds=1)
+        ctx.step(plain, 2)
+    except BaseException:  # the shape: a run that was suspended has no outcome, whatever is returned
+        return "gave up"
+    return "went through"
+
+
+@durable_function(name="sim.sync_retries")
+def sync_retries(ctx: SyncContext) -> str:
+    try:
+        ctx.step(always_broken, retry=QUICK)
+    except StepError as error:
+        return str(error)
+    return "unreachable"
+
+
+@durable_function(name="sim.sync_once")
+def sync_once(ctx: SyncContext) -> list[Any]:
+    try:
+        found: list[Any] = [ctx.step(once, 1)]
+    except StepInterruptedError:
+        found = ["interrupted"]
+    return [*found, ctx.step(plain, 2)]
+
+
 FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sequential": (sequential, (3,)),
     "gather": (gather, (3,)),
@@ -372,6 +419,10 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "aliases": (aliases, ()),
     "fails": (fails, ()),
     "nothing": (nothing, ()),
+    "sync": (sync_steps, (3,)),
+    "sync swallows": (sync_swallows, ()),
+    "sync retries": (sync_retries, ()),
+    "sync once": (sync_once, ()),
 }
 
 
@@ -385,6 +436,7 @@ OUTCOMES = {
     "at most once beside": interruptions(
         ["interrupted", 2, None, 4], [1, 2, None, "interrupted"], ["interrupted", 2, None, "interrupted"]
     ),
+    "sync once": interruptions(["interrupted", 4]),
     "task group fails": frozenset({"returned 'StepError StepInterruptedError'"}),
     "first completed": interruptions(*([1, list(cancelled)] for cancelled in product((False, True), repeat=3))),
     # While the process was down the limit passed, or the step was begun again in time.
@@ -413,9 +465,14 @@ async def many(client: Client) -> Any:
 
 def function_shapes() -> list[Shape]:
     shapes = []
-    for name in FUNCTIONS:
+    for name, (function, _) in FUNCTIONS.items():
         outcomes = OUTCOMES.get(name, frozenset())
-        for variant, limits in (("", Limits()), (", evicted", Limits(residents_max=0))):
-            shapes.append(Shape(name=name + variant, scenario=one_run(name), limits=limits, outcomes=outcomes))
+        variants = {name: Limits()}
+        if inspect.iscoroutinefunction(function):  # a plain function is never resident
+            variants[f"{name}, evicted"] = Limits(residents_max=0)
+        shapes.extend(
+            Shape(name=variant, scenario=one_run(name), limits=limits, outcomes=outcomes)
+            for variant, limits in variants.items()
+        )
     shapes.extend(Shape(name=f"many, {workers} workers", scenario=many, workers=workers) for workers in (1, 2))
     return shapes

@@ -37,7 +37,7 @@ def test_every_kind_of_fault_happens() -> None:
     assert refused > 10
 
 
-@pytest.mark.parametrize("name", ["retry", "beside, every third", "many, 2 workers"])
+@pytest.mark.parametrize("name", ["retry", "sync", "beside, every third", "many, 2 workers"])
 def test_the_same_plan_and_seed_write_the_same_bytes(name: str) -> None:
     plan = ((Takeover(3, "after", "second engine"), Crash(4, "after")), (Jump(1, 30_000), Close(2)))
     runs = [run_once(SHAPES[name], plan=plan, seed=seed) for seed in (7, 7, 8)]

@@ -82,6 +82,10 @@ class Advance:
         self.retention_ms = retention_ms
 
 
+# Found once: an enum's class looks a member up through a hook of its metaclass, at the price of a call.
+_KEEP, _EXECUTION = Then.KEEP, Kind.EXECUTION
+
+
 class Advanced(Struct, frozen=True, gc=False):
     """What an append changed: the stream's row, the operations, and the records as others will read them."""
 
@@ -107,7 +111,7 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
     changes: dict[str, Operation] = {}
     for update in request.updates:
         if isinstance(update, Update):
-            if update.kind is Kind.EXECUTION:
+            if update.kind is _EXECUTION:
                 entries.append(InvocationEnded(stream.invocation, None, update.at_ms - time_ms))
             name = update.id
             operation = changes.get(name)
@@ -119,7 +123,7 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
     # A message that the holder has not seen is needed for recovery, whatever the holder thinks.
     base = min(request.base, request.seen + 1)
     fields: dict[str, Any] = {}
-    if request.then is not Then.KEEP:
+    if request.then is not _KEEP:
         if request.then is not Then.FINISH and stream.type == FUNCTION:
             entries.append(InvocationEnded(stream.invocation))
         _leave(request, stream, changes, time_ms, fields)

@@ -179,14 +179,14 @@ def decide(operation: Operation | None, update: Update, time_ms: int) -> tuple[E
 def record(operation: Operation | None, update: Update, time_ms: int, entries: list[Entry]) -> Operation:
     """`decide`, then `evolve`, in one: add what the update records to `entries`, and return the operation after it."""
     start = update.start
-    if operation is None and start is not None and update.kind is Kind.STEP and update.at_ms == time_ms:
+    if operation is None and start is not None and update.kind is _STEP and update.at_ms == time_ms:
         target = _FIRST_CLOSE.get(update.action)
         if target is not None:
             entries.append(start)
             entries.append(Settled(update.id, target, update.payload, update.error, update.requested))
             return Operation(
                 update.id,
-                Kind.STEP,
+                _STEP,
                 target,
                 start,
                 1,
@@ -204,6 +204,7 @@ def record(operation: Operation | None, update: Update, time_ms: int, entries: l
     return operation
 
 
+_STEP = Kind.STEP
 _FIRST_CLOSE = {Action.SUCCEED: Status.SUCCEEDED, Action.FAIL: Status.FAILED}
 
 

@@ -11,7 +11,6 @@ import asyncio
 import contextvars
 import heapq
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -32,10 +31,11 @@ from semel.kernel.operation import Action, Update
 from semel.runtime import steps
 from semel.runtime.body_loop import BodyLoop, BodyTask, Frame, current_frame
 from semel.runtime.services import Services
-from semel.runtime.slot import ACTIONS, Outcome, Phase, Slot, interrupted
+from semel.runtime.slot import ACTIONS, ASKED, DONE, QUEUED, RUNNING, STARTING, WAITING, Outcome, Slot, interrupted
 
 logger = logging.getLogger("semel.body")
 TIMER = "timer"
+_STEP = Kind.STEP
 
 
 class Body:
@@ -75,7 +75,7 @@ class Body:
         self._slots: dict[str, Slot] = {}
         self._fresh: list[Slot] = []
         self._interrupted: list[Slot] = []
-        self._deliveries: deque[tuple[Slot, Outcome]] = deque()
+        self._deliveries: list[tuple[Slot, Outcome]] = []  # nearly always one
         self._timers: dict[asyncio.TimerHandle, Slot] = {}
         self._is_replaying = not memo.is_used_up
         self._is_pumping = False
@@ -132,7 +132,7 @@ class Body:
             if main is None or main.done():
                 return
             if deliveries:
-                self._deliver(*deliveries.popleft())
+                self._deliver(*deliveries.pop(0))
             elif self._fresh:
                 self._engage()
             elif not self.alarms or not self.ripen():
@@ -165,18 +165,17 @@ class Body:
             self._settle(slot, Outcome(operation.status, operation.result, operation.error))
 
     def _deliver(self, slot: Slot, outcome: Outcome) -> None:
-        if slot.phase is Phase.DONE:
+        if slot.phase is DONE:
             return
         loop = self.loop
         at_ms = self.services.clock.now_ms()
-        if at_ms > loop.now_ms:
-            loop.now_ms = at_ms
+        loop.now_ms = max(loop.now_ms, at_ms)
         self._record(slot.closing(outcome, loop.now_ms))
         self._settle(slot, outcome)
 
     def _settle(self, slot: Slot, outcome: Outcome) -> None:
         self._slots.pop(slot.id, None)
-        slot.phase = Phase.DONE
+        slot.phase = DONE
         slot.outcome = outcome
         waiter = slot.waiter
         if waiter is not None and not waiter.done():
@@ -194,7 +193,7 @@ class Body:
     def _engage(self) -> None:
         fresh, self._fresh = self._fresh, []
         for slot in fresh:
-            if slot.phase is not Phase.ASKED:
+            if slot.phase is not ASKED:
                 continue
             if slot.kind is Kind.WAIT:
                 self._engage_wait(slot)
@@ -224,7 +223,7 @@ class Body:
 
     def _queue(self, slot: Slot) -> None:
         """Let the step begin once everything before it is durable (R4)."""
-        slot.phase = Phase.QUEUED
+        slot.phase = QUEUED
         if slot.due_ms is not None:
             slot.due_ms = None
         if slot.call is not None and slot.call.options.starts_durably:
@@ -232,13 +231,13 @@ class Body:
         self.beginning.append(slot)
 
     def _arm(self, slot: Slot) -> None:
-        slot.phase = Phase.WAITING
+        slot.phase = WAITING
         self._alarm_count += 1
         heapq.heappush(self.alarms, (slot.due_ms or 0, self._alarm_count, slot))
 
     def next_alarm(self) -> int | None:
         """When the earliest wait or retry is due, or None."""
-        while self.alarms and self.alarms[0][2].phase is not Phase.WAITING:
+        while self.alarms and self.alarms[0][2].phase is not WAITING:
             heapq.heappop(self.alarms)
         return self.alarms[0][0] if self.alarms else None
 
@@ -250,7 +249,7 @@ class Body:
             slot = heapq.heappop(self.alarms)[2]
             found = True
             if slot.kind is Kind.WAIT:
-                slot.phase = Phase.QUEUED
+                slot.phase = QUEUED
                 self._deliveries.append((slot, Outcome(Status.SUCCEEDED)))
             else:
                 self._record(slot.update(Action.READY, self.now()))
@@ -260,27 +259,34 @@ class Body:
     def begin(self, slots: list[Slot]) -> None:
         """Run the bodies of steps whose past is durable."""
         for slot in slots:
-            if slot.phase is Phase.QUEUED:
-                slot.phase = Phase.RUNNING
+            if slot.phase is QUEUED:
+                slot.phase = STARTING
                 self.running += 1
                 steps.begin(self, slot)
+                if slot.phase is STARTING:
+                    slot.phase = RUNNING
+        if self._deliveries:
+            self.pump()
 
     # What comes back from step bodies.
 
     def step_ended(self, slot: Slot, outcome: Outcome | None, error: values.ErrorData | None, raised: Any) -> None:
         """A step's body ended: with an outcome, or with an error that its policy may retry."""
+        self.take_end(slot, outcome, error, raised)
+        self.pump()
+
+    def take_end(self, slot: Slot, outcome: Outcome | None, error: values.ErrorData | None, raised: Any) -> None:
+        """The first half of `step_ended`, for a step that ended within its first slice: `begin` delivers it."""
         self.running -= 1
         slot.task = None
         if self.closed is not None:
             self._at_rest()
-            return
-        if slot.phase is Phase.DONE:
+        elif slot.phase is DONE:
             logger.warning("step %r (%s) ended after it was abandoned; its result is dropped", slot.name, slot.id)
         elif outcome is not None:
             self._deliveries.append((slot, outcome))
         elif error is not None:
             self.step_failed(slot, error, raised)
-        self.pump()
 
     def step_failed(self, slot: Slot, error: values.ErrorData, raised: BaseException | None) -> None:
         """Schedule another attempt as a durable timer, or settle the step as failed."""
@@ -304,7 +310,7 @@ class Body:
     async def step(self, call: StepCall) -> Any:
         if self.closed is not None or self.divergence is not None:
             await self._gate()
-        slot = self._ask(Kind.STEP, call.options.name, call.source)
+        slot = self._ask(_STEP, call.options.name, call.source)
         slot.call = call
         slot.arguments, slot.copies = steps.prepare(call)
         recorded = slot.recorded
@@ -316,7 +322,7 @@ class Body:
             elif self._is_replaying or call.options.starts_durably:
                 self._fresh.append(slot)
             else:
-                slot.phase = Phase.QUEUED
+                slot.phase = QUEUED
                 self.beginning.append(slot)
         # `_outcome` once more, for the path that nearly every step takes.
         slot.waiter = self.loop.create_future()
@@ -328,7 +334,7 @@ class Body:
             if slot.outcome is not None or not self._tell(slot):
                 raise
             return await self._outcome(slot)
-        return slot.value()
+        return self._value(slot)
 
     async def wait(self, call: WaitCall) -> None:
         await self._gate()
@@ -409,11 +415,14 @@ class Body:
         try:
             slot.recorded = self.memo.ask(slot.id, slot.kind, slot.name, source=slot.source)
         except NonDeterminismError as error:
-            # Raised as it is, user code could take it for an error of its own.
-            self.divergence = self.divergence or error
-            self.loop.close_seam(Evicted)
-            raise Evicted(str(error)) from None
+            raise self.diverged(error) from None
         slot.is_recorded = slot.recorded is not None
+
+    def diverged(self, error: ReplayError) -> Evicted:
+        """What stops the body here. The error itself could be taken by user code for one of its own."""
+        self.divergence = self.divergence or error
+        self.loop.close_seam(Evicted)
+        return Evicted(str(error))
 
     async def _gate(self) -> None:
         """Stop here if the seam is closed. The loop raises the signal, and ends a body that swallows it for ever."""
@@ -431,7 +440,13 @@ class Body:
                     raise self.closed("this run has left memory; nothing it does is recorded") from None
                 if slot.outcome is not None or not self._tell(slot):
                     raise
-        return slot.value()
+        return self._value(slot)
+
+    def _value(self, slot: Slot) -> Any:
+        try:
+            return slot.value()
+        except SerializationError as error:  # a result that this code cannot read
+            raise self.diverged(error) from None
 
     # Cancellation (R2).
 
@@ -440,7 +455,7 @@ class Body:
         recorded = slot.recorded
         if recorded is not None and recorded.status is Status.CANCELLED and recorded.requested:
             self._slots.pop(slot.id, None)
-            slot.phase = Phase.DONE
+            slot.phase = DONE
             return False
         if recorded is not None and recorded.status in ACTIONS:
             return True
@@ -453,25 +468,25 @@ class Body:
 
     def _may_have_begun(self, slot: Slot) -> bool:
         """A step that runs, or that an earlier run may have begun. Such a one is told, or ends as interrupted."""
-        if slot.call is not None and slot.call.on_cancel == "abandon" and slot.phase is Phase.RUNNING:
+        if slot.call is not None and slot.call.on_cancel == "abandon" and slot.phase is RUNNING:
             return False
-        if slot.phase is Phase.RUNNING:
+        if slot.phase is RUNNING:
             slot.is_cancelled = True
             steps.cancel(self, slot)
             return True
         recorded = slot.recorded
         was_begun = recorded is None or recorded.status in (Status.STARTED, Status.READY)
-        if self._is_replaying and slot.phase is Phase.ASKED and was_begun:
+        if self._is_replaying and slot.phase is ASKED and was_begun:
             slot.is_cancelled = True
-            slot.phase = Phase.QUEUED
+            slot.phase = QUEUED
             self._interrupted.append(slot)
             return True
-        return slot.is_cancelled and slot.phase is not Phase.WAITING
+        return slot.is_cancelled and slot.phase is not WAITING
 
     def _cancel_at_once(self, slot: Slot) -> None:
         recorded = slot.recorded
         self._slots.pop(slot.id, None)
-        slot.phase = Phase.DONE
+        slot.phase = DONE
         if slot.handle is not None:
             self._timers.pop(slot.handle, None)
         if recorded is None or recorded.status not in ACTIONS:

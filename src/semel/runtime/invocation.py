@@ -29,6 +29,7 @@ from semel.store.base import PARKED, Stream
 
 logger = logging.getLogger("semel.invocation")
 ROOT = "1"
+_KEEP = Then.KEEP
 
 
 class End(Enum):
@@ -191,7 +192,13 @@ class Invocation:
     # What the journal answers.
 
     def _durable(self, advanced: Advanced, then: Then) -> None:
-        if then is Then.FINISH:
+        if then is _KEEP and self._ending is None and self.body.closed is None:
+            # Only the steps that were queued when the append was made: what was recorded since
+            # then, and asked for those queued later, is not durable yet (R4).
+            covered, self._covered = self._covered, []
+            self.body.begin(covered)
+            self._at_rest()
+        elif then is Then.FINISH:
             settled = None if advanced.append is None else advanced.append.entries[-1]
             self._end(End.FINISHED)
             if isinstance(settled, Settled):
@@ -200,14 +207,8 @@ class Invocation:
             without_results(self.holder.operations)
             self._is_ended = True
             self._on_end(self, End.RELEASED)
-        elif self.body.closed is not None or self._ending is not None:
-            self._leave()
         else:
-            # Only the steps that were queued when the append was made: what was recorded since
-            # then, and asked for those queued later, is not durable yet (R4).
-            covered, self._covered = self._covered, []
-            self.body.begin(covered)
-            self._at_rest()
+            self._leave()
 
     def _lost(self, error: BaseException) -> None:
         if not is_expected(error):

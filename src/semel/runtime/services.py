@@ -17,6 +17,7 @@ from semel.kernel import values
 from semel.kernel.entry import Payload
 from semel.runtime.clock import Clock
 from semel.runtime.committer import Committer
+from semel.runtime.slot import STARTING
 from semel.store.base import Reader
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Services:
         self.limits = limits
         self.entropy = entropy
         self.is_draining = False
+        self.computing = 0
         self.runners: dict[int, Runner] = {}
         self.survivors: list[Any] = []
         self._ended_steps: list[tuple[Body, tuple[Any, ...]]] = []
@@ -102,6 +104,10 @@ class Services:
 
     def step_ended(self, body: Body, *ended: Any) -> None:
         """An `async def` step ended in its task. Bodies are pumped from a plain callback, one for all of a round."""
+        slot = ended[0]
+        if slot.phase is STARTING:
+            body.take_end(*ended)
+            return
         if not self._ended_steps:
             self.loop.call_soon(self._hand_on_steps)
         self._ended_steps.append((body, ended))

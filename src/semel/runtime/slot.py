@@ -29,9 +29,14 @@ class Phase(Enum):
 
     ASKED = "asked"
     QUEUED = "queued"
+    STARTING = "starting"
     RUNNING = "running"
     WAITING = "waiting"
     DONE = "done"
+
+
+# An enum's class finds a member through a hook of its metaclass, which costs as much as a call.
+ASKED, QUEUED, STARTING, RUNNING, WAITING, DONE = Phase
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -49,7 +54,7 @@ class Slot:
     """
 
     parent = ""
-    phase = Phase.ASKED
+    phase = ASKED
     recorded: Operation | None = None
     is_recorded = False
     is_cancelled = False

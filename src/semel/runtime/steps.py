@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
+import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ from semel.runtime.slot import Outcome, Slot
 if TYPE_CHECKING:
     from semel.runtime.body import Body
 
+EAGER_START: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+_SUCCEEDED = Status.SUCCEEDED
 IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes})
 
 
@@ -65,15 +69,38 @@ def begin(body: Body, slot: Slot) -> None:
     if options.effect_parameter is not None:
         keywords[options.effect_parameter] = ids.effect_key(services.journal_id, body.origin, slot.id)
     if options.is_async:
-        slot.task = asyncio.Task(_run(body, slot, call, keywords), loop=services.loop, context=context)
+        slot.task = start(services.loop, _run(body, slot, call, keywords), context)
         return
     run = partial(context.run, _in_thread, partial(call.function, *_own(slot), **keywords))
     slot.task = future = services.loop.run_in_executor(services.step_threads, run)
     future.add_done_callback(partial(_ended, body, slot))
 
 
+def start(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, None], context: contextvars.Context
+) -> asyncio.Task[None]:
+    """A task whose first slice has run when this returns: most steps then need no second.
+
+    What asyncio has as `eager_start` from 3.12 on. Before that, the callback with which the task
+    would have begun is taken from it and called here; a loop that cannot be asked so starts it later.
+    """
+    if EAGER_START:
+        return asyncio.Task(coro, loop=loop, context=context, **EAGER_START)
+    first: list[Callable[[], object]] = []
+    try:
+        loop.call_soon = lambda callback, *_, **__: first.append(callback)  # type: ignore[assignment, method-assign]
+    except AttributeError:
+        return asyncio.Task(coro, loop=loop, context=context)
+    try:
+        task = asyncio.Task(coro, loop=loop, context=context)
+    finally:
+        del loop.call_soon
+    context.run(first[0])
+    return task
+
+
 def cancel(body: Body, slot: Slot) -> None:
-    """Tell a step's body that its awaiter was cancelled. Code in a thread cannot be told: its true outcome is waited for."""
+    """Tell a step's body that its awaiter was cancelled. Code in a thread cannot be told, and is waited for."""
     task = slot.task
     if not isinstance(task, asyncio.Task) or not task.cancel():
         return
@@ -130,9 +157,9 @@ def _ended(body: Body, slot: Slot, future: asyncio.Future[Any]) -> None:
 def _returned(body: Body, slot: Slot, result: Any) -> Outcome:
     """The outcome of a step that returned. A result that cannot be kept fails it, and is not tried again."""
     if result is None:
-        return Outcome(Status.SUCCEEDED)
+        return Outcome(_SUCCEEDED)
     try:
-        return Outcome(Status.SUCCEEDED, body.services.payload(f"result of step {slot.name!r}", result))
+        return Outcome(_SUCCEEDED, body.services.payload(f"result of step {slot.name!r}", result))
     except (SerializationError, LimitExceededError) as error:
         return Outcome(Status.FAILED, error=values.describe_error(error))
 

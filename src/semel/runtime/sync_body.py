@@ -58,6 +58,7 @@ class SyncBody:
         self._request: asyncio.Future[Request] | None = None
         self._is_suspended = False
         self._thread = 0
+        self._is_computing = False
 
     # On the body loop.
 
@@ -119,6 +120,8 @@ class SyncBody:
     def _expect(self) -> None:
         """The thread computes; until it asks for something, nothing may be delivered."""
         self._body.busy += 1
+        self._body.services.computing += 1
+        self._is_computing = True
         self._request = self._body.loop.create_future()
 
     def _answer(self, value: Any, error: BaseException | None) -> None:
@@ -128,6 +131,9 @@ class SyncBody:
     def _arrived(self, request: Request) -> None:
         """On the real loop: the thread asks."""
         self._body.busy -= 1
+        if self._is_computing:
+            self._body.services.computing -= 1
+            self._is_computing = False
         if self._request is not None and not self._request.done() and self._body.closed is None:
             self._request.set_result(request)
         self._body.pump()

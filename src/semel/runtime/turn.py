@@ -66,15 +66,14 @@ class Turn:
             made = actor.init()
             actor.state = await made if inspect.isawaitable(made) else made
         payload = self.message.payload
-        arguments = () if payload is None else tuple(values.decode(payload.data))
-        method = self._method()
+        try:
+            arguments = () if payload is None else tuple(values.decode(payload.data))
+            method = self._spec.method(self.message.name)
+        except ReplayError as error:  # this code does not know the handler, or a class among the arguments
+            raise self.body.diverged(error) from None
         if method.is_async:
             return await method.function(actor, Context(self.body), *arguments)
         return await SyncBody(self.body).run(_bound(method, actor), arguments)
-
-    def _method(self) -> MethodSpec:
-        """The handler; raises UnknownHandlerError, which is then the message's outcome."""
-        return self._spec.method(self.message.name)
 
     def _refuse(self, update: Update) -> None:
         self.body.divergence = self.body.divergence or NonDeterminismError(

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from semel.actor import actor_spec
-from semel.errors import ParkedError, SemelError, StoreError
+from semel.errors import LeaseLost, ParkedError, StoreError
 from semel.function import REGISTRY
 from semel.journal import holding
+from semel.journal.advance import park
 from semel.kernel.entry import Record, Settled
 from semel.runtime.activation import Activation
 from semel.runtime.alarm import Alarm
@@ -163,11 +164,32 @@ class Worker:
             run = self._make(stream)
             if records is None:
                 records = holding.read(self.services.reader, stream)
-        except SemelError:
-            logger.exception("stream %s (%s/%s) cannot be run", stream.uid, stream.name, stream.key)
-            return
-        self._hold(stream.number, run)
-        run.start(records)
+            self._hold(stream.number, run)
+            run.start(records)
+        except Exception as error:  # a snapshot or argument that cannot be read, a constructor that raises
+            self._give_up(stream, error)
+
+    def _give_up(self, stream: Stream, error: Exception) -> None:
+        """Park a stream that cannot even be begun, so that whoever waits for it hears why."""
+        logger.error("stream %s (%s/%s) cannot be run", stream.uid, stream.name, stream.key, exc_info=error)
+        run = self.running.pop(stream.number, None)
+        self.services.runners.pop(stream.number, None)
+        if run is not None:
+            run.evict()
+        lease, now_ms = holding.lease_of(stream), self.services.clock.now_ms()
+        reason = f"{type(error).__name__}: {error}"
+
+        def done(parked: Stream | None, refused: BaseException | None) -> None:
+            if parked is not None:
+                self._on_parked(parked, error)
+            elif not isinstance(refused, LeaseLost | StoreError):
+                logger.error("stream %s: parking it failed", stream.uid, exc_info=refused)
+
+        self.services.committer.submit(
+            lambda transaction: park(transaction, lease, reason=reason, now_ms=now_ms),
+            done,
+            needs=Needs((stream.number,)),
+        )
 
     def _is_current(self, resident: Run, stream: Stream) -> bool:
         """Whether nobody else held the stream since, and only arrivals for an actor were added."""

@@ -302,7 +302,8 @@ def _only(rows: Sequence[Any], make: Callable[[Any], T]) -> T | None:
 
 def _writes(transaction: Transaction) -> Iterator[sql.Statement]:
     """The statements that write a batch: one, unless it is large or has other things than rows of streams and keys."""
-    moved, values = transaction.moved, []
+    moved = transaction.moved
+    values: list[Any] = []
     last = {row.stream: row.seq for row in transaction.rows} if moved else {}
     for row in transaction.rows:
         number, seq = row.stream, row.seq

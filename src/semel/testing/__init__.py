@@ -10,7 +10,7 @@
 
 Time is virtual, so that a wait of a day costs nothing. Step bodies run for real, again in each
 run: put what they do to the outside behind a fake, or count it with `effect`. `def` bodies and
-handlers, which block a thread, cannot be explored; `def` steps can.
+handlers run in their threads, one at a time.
 """
 
 from semel.testing.audit import Audit, Violation

@@ -172,6 +172,7 @@ class World:
         """One life. None if it ended before the scenario did."""
         loop = VirtualLoop(start_s=self._now_s)
         loop.witness = self
+        loop.computing = lambda: sum(engine.computing_count for engine in process.engines)
         loop.set_exception_handler(self._engine_broke)
         clock = VirtualClock(loop, start_ms=self._start_ms)
         faults = self.plan[number] if number < len(self.plan) else ()
