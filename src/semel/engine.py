@@ -1,7 +1,9 @@
 """The engine: puts store, journal, registry and workers together. The only place that builds.
 
-async with semel.Engine("sqlite:///payments.db") as engine:
-receipt = await engine.run(process_order, order, key="order-123")
+    async with semel.Engine("sqlite:///payments.db") as engine:
+        receipt = await engine.run(process_order, order, key="order-123")
+
+`semel.sync.Engine` is the same for code that blocks.
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ class Engine:
         await self.close()
 
     async def open(self) -> None:
-        """Take ownership of the store and go on with whatever it holds. Raises UnavailableError, JournalCorruptError."""
+        """Take ownership of the store and go on with what it holds. Raises UnavailableError, JournalCorruptError."""
         if self._state != "new":
             raise refused(f"engine: it is {self._state}, expected a new one; make another Engine")
         loop = asyncio.get_running_loop()
@@ -166,7 +168,7 @@ class Engine:
         )
 
     async def close(self) -> None:
-        """Let step bodies end (up to `Limits.drain_ms`), record what they did, and leave the rest to the next engine."""
+        """Let step bodies end (up to `Limits.drain_ms`), record what they did, leave the rest to the next engine."""
         if self._state not in ("open", "failed"):
             return
         self._state = "closing"

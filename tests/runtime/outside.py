@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from semel.runtime.body_loop import BodyLoop, BodyTask, Frame, current_frame
+from semel.runtime.body_loop import BodyLoop, BodyTask
+from semel.runtime.frame import Frame, current_frame
 
 Body = Callable[["Outside"], Any]
 

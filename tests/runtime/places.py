@@ -31,11 +31,11 @@ class Place:
         self._data = MemoryData() if data is None else data
         self._copies = 0
 
-    def engine(self, *, workers: int = 1, namespace: str = "default", seed: int | None = None, **limits: int) -> Engine:
+    def engine(self, *, workers: int = 1, namespace: str = "default", **limits: int) -> Engine:
         # A short poll, so that no test waits long for what it should not have to wait for.
         made = Limits(**{"poll_ms": 200, **limits})
         store: Any = f"sqlite:///{self.path}" if self.name == "sqlite" else self._memory()
-        return Engine(store, limits=made, workers=workers, namespace=namespace, seed=seed)
+        return Engine(store, limits=made, workers=workers, namespace=namespace)
 
     def _memory(self) -> MemoryStore:
         """A handle on the data. As a file's new owner would, it takes all former holders for dead."""

@@ -90,7 +90,7 @@ def _fresh() -> Iterator[None]:
 
 
 async def add_all(place: Place, actor: type[Tally], numbers: list[int], **limits: int) -> list[int]:
-    async with place.engine(**limits) as engine:
+    async with place.engine(workers=1, namespace="default", **limits) as engine:
         ref = engine.actor(actor, "t")
         return [await ref.call(actor.add, number) for number in numbers]
 
@@ -229,16 +229,13 @@ def test_state_reply_and_outcome_are_one_row(sqlite: Place) -> None:
             reader = engine._services.reader
             stream = find(reader, await only_actor(engine), namespace="default", function=None, type=ACTOR)
             records = read_all(reader, stream)
-            ends = [record for record in records if isinstance(record.entry, TurnEnded | Settled)]
-            turn = next(record for record in ends if isinstance(record.entry, TurnEnded))
+            turn, ended = next((r.seq, r.entry) for r in records if isinstance(r.entry, TurnEnded))
             reply = next(
-                record
-                for record in ends
-                if isinstance(record.entry, Settled) and record.entry.operation == turn.entry.operation
+                r.seq for r in records if isinstance(r.entry, Settled) and r.entry.operation == ended.operation
             )
             rows = reader.rows(stream.number)
-            assert any(row.seq <= turn.seq and reply.seq < row.seq + row.count for row in rows)
-            assert turn.entry.state is not None
+            assert any(row.seq <= turn and reply < row.seq + row.count for row in rows)
+            assert ended.state is not None
 
     run(scenario())
 
@@ -275,7 +272,7 @@ def test_an_actor_whose_turn_waits_is_not_terminated(place: Place) -> None:
             ref = engine.actor(Every, "t")
             first = asyncio.create_task(ref.call(Every.add_after_a_wait, 1))
             second = asyncio.create_task(ref.call(Every.add_after_a_wait, 2))
-            assert await asyncio.gather(first, second) == [1, 3]
+            assert [await first, await second] == [1, 3]
 
     run(scenario())
 

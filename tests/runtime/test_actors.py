@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-import semel
-from semel import Context, DurabilityFacet, Facet, GenServer, Retry, SyncContext, call, cast, info
+from semel import Context, DurabilityFacet, Facet, GenServer, SyncContext, call, cast, info
 from semel.errors import (
     ActorError,
     IdempotencyConflictError,
@@ -21,7 +20,7 @@ from semel.errors import (
     UnknownHandlerError,
     ValidationError,
 )
-from tests.runtime.places import Place, run, until, until_it
+from tests.runtime.places import Place, run, until
 
 
 @dataclass
@@ -269,7 +268,7 @@ def test_a_duplicate_of_an_open_message_waits_for_the_same_reply(place: Place) -
             await asyncio.sleep(0.02)
             assert not second.done()
             Bank.gate.set()
-            assert await asyncio.gather(first, second) == ["held", "held"]
+            assert [await first, await second] == ["held", "held"]
         async with place.engine() as engine:
             assert await engine.actor(Bank, "a").call(Bank.held, key="k") == "held"
 
@@ -344,7 +343,7 @@ def test_wrong_arguments_fail_the_message_and_not_the_actor(place: Place) -> Non
         async with place.engine() as engine:
             ref = engine.actor(Bank, "a")
             with pytest.raises(ActorError) as caught:
-                await ref.call(Bank.pay)  # type: ignore[call-arg]
+                await ref.call(Bank.pay)  # type: ignore[arg-type, call-arg]
             assert caught.value.error_type == "TypeError"
             assert await ref.call(Bank.pay, Decimal(1)) == 1
 
@@ -369,7 +368,7 @@ class Custom(GenServer[int]):
     facets: ClassVar[list[Facet]] = [DurabilityFacet()]
     made: ClassVar[list[int]] = []
 
-    async def init(self) -> int:  # type: ignore[override]
+    async def init(self) -> int:
         Custom.made.append(1)
         return 40
 
@@ -418,95 +417,5 @@ def test_the_first_state_is_that_of_init_or_the_bare_type(place: Place) -> None:
             assert await engine.actor(Plain, "a").call(Plain.bump) == 3
             assert await engine.actor(Custom, "a").call(Custom.bump) == 43
         assert Custom.made == [1]
-
-    run(scenario())
-
-
-# Steps and waits inside a turn.
-
-
-class Worker(GenServer[dict[str, int]]):
-    actor_type = "actors-worker"
-    facets: ClassVar[list[Facet]] = [DurabilityFacet()]
-    calls: ClassVar[list[str]] = []
-    failures: ClassVar[int] = 0
-
-    @call
-    async def work(self, ctx: Context, name: str) -> dict[str, int]:
-        await ctx.step(Worker.flaky, name, retry=Retry(attempts=3, first_delay_ms=20, jitter="none"))
-        await ctx.wait(ms=20)
-        await ctx.run_in_child_context(Worker.child, name)
-        self.state[name] = self.state.get(name, 0) + 1
-        return self.state
-
-    @staticmethod
-    async def flaky(name: str, effect_key: str = semel.EFFECT_KEY) -> None:
-        Worker.calls.append(f"{name} {effect_key}")
-        if Worker.failures:
-            Worker.failures -= 1
-            raise ConnectionError
-
-    @staticmethod
-    async def child(ctx: Context, name: str) -> None:
-        await ctx.wait(ms=1)
-        await ctx.step(give, name)
-
-    @call
-    async def stuck(self, ctx: Context) -> None:
-        await asyncio.Event().wait()
-
-
-@pytest.mark.parametrize("residents_max", [0, 1000])
-def test_steps_retries_waits_and_child_contexts_work_in_a_turn(place: Place, residents_max: int) -> None:
-    Worker.calls.clear()
-    Worker.failures = 2
-
-    async def scenario() -> None:
-        async with place.engine(residents_max=residents_max) as engine:
-            ref = engine.actor(Worker, "w")
-            first, second = await asyncio.gather(ref.call(Worker.work, "a"), ref.call(Worker.work, "b"))
-            assert (first, second) == ({"a": 1}, {"a": 1, "b": 1})
-        assert [entry[0] for entry in Worker.calls] == ["a", "a", "a", "b"]
-        assert len(set(Worker.calls)) == 2
-
-    run(scenario())
-
-
-def test_a_turn_that_waits_goes_on_in_the_next_engine_and_others_wait_behind_it(place: Place) -> None:
-    Worker.calls.clear()
-    Worker.failures = 0
-
-    async def scenario() -> None:
-        async with place.engine() as engine:
-            ref = engine.actor(Worker, "w")
-            first = asyncio.create_task(ref.call(Worker.work, "a", key="1"))
-            await until(lambda: Worker.calls)
-            second = asyncio.create_task(ref.call(Worker.work, "b", key="2"))
-            await asyncio.sleep(0.005)
-            left = place.crashed()
-            await asyncio.gather(first, second)
-        Worker.calls.clear()
-        async with left.engine() as engine:
-            ref = engine.actor(Worker, "w")
-            second_reply = await ref.call(Worker.work, "b", key="2")
-            assert second_reply == {"a": 1, "b": 1}
-            assert await ref.call(Worker.work, "a", key="1") == {"a": 1}
-
-    run(scenario())
-
-
-def test_a_turn_that_nothing_can_wake_parks_the_actor(place: Place) -> None:
-    async def scenario() -> None:
-        async with place.engine() as engine:
-            ref = engine.actor(Worker, "w")
-            with pytest.raises(semel.errors.ParkedError, match="waits for something that no operation will bring"):
-                await ref.call(Worker.stuck)
-
-            async def is_refused() -> bool:
-                with pytest.raises(semel.errors.ParkedError, match="parked"):
-                    await ref.call(Worker.work, "a")
-                return True
-
-            await until_it(is_refused)
 
     run(scenario())

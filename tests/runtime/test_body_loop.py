@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semel.runtime import body_loop
-from semel.runtime.body_loop import BodyLoop, BodyTask, current_frame
+from semel.runtime.body_loop import BodyLoop, BodyTask
+from semel.runtime.frame import current_frame
 from tests.runtime.outside import Body, Outside, quiet, run
 
 

@@ -290,7 +290,7 @@ def test_a_step_asked_for_inside_a_steps_body_is_refused(place: Place) -> None:
         found = []
         for function in (body, in_thread):
             try:
-                await ctx.step(function, retry=ONCE)  # type: ignore[arg-type]
+                await ctx.step(function, retry=ONCE)
             except StepError as error:
                 found.append(f"{error.error_type}: {error.message}")
         return found

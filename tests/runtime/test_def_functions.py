@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -120,7 +121,8 @@ def test_suspend_is_raised_again_at_each_further_call_and_no_outcome_is_recorded
             ctx.wait(ms=30)
         except BaseException as error:
             signals.append(type(error).__name__)
-            for again in (lambda: ctx.step(note), lambda: ctx.wait(ms=1)):
+            further: list[Callable[[], None]] = [lambda: ctx.step(note), lambda: ctx.wait(ms=1)]
+            for again in further:
                 try:
                     again()
                 except Suspend:
@@ -256,7 +258,7 @@ def test_wrong_arguments_of_a_def_function_are_its_failure(place: Place) -> None
     async def scenario() -> None:
         async with place.engine() as engine:
             with pytest.raises(ExecutionError, match="TypeError"):
-                await engine.run(two, 1)  # type: ignore[call-arg]
+                await engine.run(two, 1)  # type: ignore[arg-type]
 
     run(scenario())
 
@@ -289,7 +291,7 @@ def test_async_and_def_code_meet_in_one_engine(place: Place) -> None:
 
     async def scenario() -> None:
         async with place.engine() as engine:
-            assert await asyncio.gather(engine.run(outer), engine.run(plain)) == [3, 3]
+            assert await asyncio.gather(engine.run(outer), engine.run(plain)) == [3, 3]  # type: ignore[comparison-overlap]
             with pytest.raises(ParkedError):
                 await engine.run(redefine("def-stuck", stuck))
 

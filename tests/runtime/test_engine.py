@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def test_a_closed_or_new_engine_refuses_every_call_by_name(place: Place) -> None
             with pytest.raises(UnavailableError, match="it is open"):
                 await engine.open()
         await engine.close()
-        calls = [
+        calls: list[Callable[[], Awaitable[Any]]] = [
             lambda: engine.run(steps, 1, key="k"),
             lambda: engine.start(steps, 1),
             lambda: engine.executions.list(),
@@ -273,7 +273,7 @@ def test_two_workers_share_the_work_and_none_of_it_is_done_twice(place: Place) -
 @pytest.mark.parametrize("limits", [{}, {"residents_max": 0}, {"running_max": 2}, {"claims_max": 1}], ids=str)
 def test_nothing_that_is_due_waits_for_the_poll(place: Place, limits: dict[str, int]) -> None:
     async def scenario() -> None:
-        async with place.engine(poll_ms=60_000, **limits) as engine:
+        async with place.engine(workers=1, namespace="default", **{"poll_ms": 60_000, **limits}) as engine:
             for number in range(3):
                 totals = await asyncio.gather(*(engine.run(steps, 4, key=f"{number}-{key}") for key in range(15)))
                 assert totals == [6] * 15

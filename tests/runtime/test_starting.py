@@ -103,7 +103,7 @@ def test_another_request_under_a_key_is_refused_and_changes_nothing(place: Place
             execution = await engine.start(add, 1, 2, key="k")
             for _ in range(2):
                 with pytest.raises(IdempotencyConflictError, match="'k' of function 'starting-add'"):
-                    await engine.run(add, *other, key="k")  # type: ignore[arg-type]
+                    await engine.run(add, *other, key="k")
                 assert await execution.result() == 3
             assert len((await engine.executions.list()).items) == 1
 
@@ -243,7 +243,7 @@ def test_wrong_arguments_are_a_failure_of_the_execution(place: Place) -> None:
     async def scenario() -> None:
         async with place.engine() as engine:
             with pytest.raises(ExecutionError) as caught:
-                await engine.run(add, 1, key="k")  # type: ignore[call-arg]
+                await engine.run(add, 1, key="k")  # type: ignore[arg-type]
             assert caught.value.error_type == "TypeError"
 
     run(scenario())

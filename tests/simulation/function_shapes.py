@@ -444,6 +444,25 @@ OUTCOMES = {
 }
 
 
+# These never suspend, so that nothing of them can be evicted.
+STAYING = frozenset(
+    {
+        "sequential",
+        "gather",
+        "task group",
+        "task group fails",
+        "children",
+        "child fails",
+        "at most once",
+        "at most once beside",
+        "keyed",
+        "timeout",
+        "first completed",
+        "nothing",
+    }
+)
+
+
 def one_run(name: str) -> Any:
     function, arguments = FUNCTIONS[name]
 
@@ -468,7 +487,7 @@ def function_shapes() -> list[Shape]:
     for name, (function, _) in FUNCTIONS.items():
         outcomes = OUTCOMES.get(name, frozenset())
         variants = {name: Limits()}
-        if inspect.iscoroutinefunction(function):  # a plain function is never resident
+        if inspect.iscoroutinefunction(function) and name not in STAYING:  # a plain function is never resident
             variants[f"{name}, evicted"] = Limits(residents_max=0)
         shapes.extend(
             Shape(name=variant, scenario=one_run(name), limits=limits, outcomes=outcomes)

@@ -1,4 +1,4 @@
-"""api.py is clean under pyright, which also finds the mistakes marked in it. mypy reads it in tests/tidy/test_lint.py."""
+"""api.py is clean under pyright, which finds the mistakes marked in it. mypy reads it in tests/tidy/test_lint.py."""
 
 import subprocess
 import sys

@@ -31,7 +31,7 @@ class Letter(Struct):
 class Mailbox:
     """The fold of an actor's stream: open messages, turns since the snapshot, and the snapshot."""
 
-    __slots__ = ("_open", "_order", "_snapshot_seq", "_turns", "snapshot")
+    __slots__ = ("_open", "_order", "_seq", "_snapshot_seq", "_turns", "snapshot")
 
     def __init__(self) -> None:
         self._open: dict[str, Letter] = {}
@@ -39,6 +39,7 @@ class Mailbox:
         self._turns: list[Letter] = []
         self.snapshot: Payload | None = None
         self._snapshot_seq = 0
+        self._seq = 0
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Mailbox:
@@ -50,6 +51,7 @@ class Mailbox:
     def observe(self, record: Record) -> None:
         """Take in one record, in order of `seq`."""
         entry = record.entry
+        self._seq = record.seq
         match entry:
             case Started(kind=Kind.MESSAGE):
                 operations: dict[str, Operation] = {}
@@ -110,6 +112,10 @@ class Mailbox:
             heapq.heappop(self._order)
         return head
 
+    def forget_turns(self) -> None:
+        """Keep no ended turn for recovery: an actor whose state is not durable never runs one again."""
+        self._turns.clear()
+
     def turns(self) -> list[Operation]:
         """The messages whose turns came after the snapshot and did not fail, in order."""
         return [letter.operation for letter in self._turns]
@@ -123,4 +129,4 @@ class Mailbox:
         needed.extend(letter.seq for letter in self._open.values())
         if self._snapshot_seq:
             needed.append(self._snapshot_seq)
-        return min(needed, default=1)
+        return min(needed, default=self._seq + 1)

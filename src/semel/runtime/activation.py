@@ -87,6 +87,8 @@ class Activation:
         """Load the snapshot, run the turns after it again, and go on with the open message."""
         self._records = records
         self._mailbox = Mailbox.of(records)
+        if self.spec.durability is None:
+            self._mailbox.forget_turns()
         self.holder.seen = max(self.holder.seen, records[-1].seq if records else 0)
         fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
         if self.spec.durability is not None and self._mailbox.snapshot is not None:
@@ -201,8 +203,8 @@ class Activation:
             holder.flush(base=self._mailbox.base())
         elif body.beginning:
             beginning, body.beginning = body.beginning, []
-            body.begin(beginning)
             self._alarm.set(body.next_alarm())
+            body.begin(beginning)  # last: a step that ends at once brings the body to its next rest
         elif body.running:
             self._alarm.set(body.next_alarm())
         elif not body.has_open_operations:
@@ -309,6 +311,8 @@ class Activation:
                 operation = self.holder.operations.get(record.entry.operation)
                 if operation is not None and operation.kind is Kind.MESSAGE:
                     replies.append(record.entry)
+        if self.spec.durability is None:
+            self._mailbox.forget_turns()
         self._forget_settled()
         for reply in replies:
             self._on_reply(self.stream, reply)

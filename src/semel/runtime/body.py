@@ -29,13 +29,14 @@ from semel.kernel.entry import Effect, Kind, Status
 from semel.kernel.memo import Completion, Memo
 from semel.kernel.operation import Action, Update
 from semel.runtime import steps
-from semel.runtime.body_loop import BodyLoop, BodyTask, Frame, current_frame
+from semel.runtime.body_loop import BodyLoop, BodyTask
+from semel.runtime.frame import Frame, current_frame
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, ASKED, DONE, QUEUED, RUNNING, STARTING, WAITING, Outcome, Slot, interrupted
 
 logger = logging.getLogger("semel.body")
 TIMER = "timer"
-_STEP = Kind.STEP
+_STEP, _CONTEXT = Kind.STEP, Kind.CONTEXT
 
 
 class Body:
@@ -77,6 +78,8 @@ class Body:
         self._interrupted: list[Slot] = []
         self._deliveries: list[tuple[Slot, Outcome]] = []  # nearly always one
         self._timers: dict[asyncio.TimerHandle, Slot] = {}
+        self._scopes: dict[str, str] = {}
+        self._closed_scopes: set[str] = set()
         self._is_replaying = not memo.is_used_up
         self._is_pumping = False
         self._alarm_count = 0
@@ -177,12 +180,28 @@ class Body:
         self._slots.pop(slot.id, None)
         slot.phase = DONE
         slot.outcome = outcome
+        if slot.kind is _CONTEXT:
+            self._freeze_inside(slot.id)
         waiter = slot.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
         if slot.handle is not None:
             self._timers.pop(slot.handle, None)
             self.loop.fire(slot.handle)
+
+    def _freeze_inside(self, scope: str) -> None:
+        """A scope has settled: what is open inside stays as it stands, and comes to no end any more (J7)."""
+        self._closed_scopes.add(scope)
+        for slot in [slot for slot in self._slots.values() if self._is_closed(slot.parent)]:
+            del self._slots[slot.id]
+            slot.phase = DONE
+
+    def _is_closed(self, scope: str) -> bool:
+        while scope:
+            if scope in self._closed_scopes:
+                return True
+            scope = self._scopes.get(scope, "")
+        return False
 
     def now(self) -> int:
         """The clock's time, never before what the body was told last."""
@@ -258,14 +277,17 @@ class Body:
 
     def begin(self, slots: list[Slot]) -> None:
         """Run the bodies of steps whose past is durable."""
+        ended = 0
         for slot in slots:
             if slot.phase is QUEUED:
                 slot.phase = STARTING
                 self.running += 1
+                running = self.running
                 steps.begin(self, slot)
+                ended += running - self.running
                 if slot.phase is STARTING:
                     slot.phase = RUNNING
-        if self._deliveries:
+        if ended:
             self.pump()
 
     # What comes back from step bodies.
@@ -361,7 +383,8 @@ class Body:
 
     def enter_child(self, call: ChildCall) -> tuple[Slot, contextvars.Token[Frame] | None]:
         """Open a scope. No token if it has an outcome already, so that its inside is not run again."""
-        slot = self._ask(Kind.CONTEXT, call.name, call.source)
+        slot = self._ask(_CONTEXT, call.name, call.source)
+        self._scopes[slot.id] = slot.parent
         if slot.recorded is not None and slot.recorded.status in (Status.SUCCEEDED, Status.FAILED):
             return slot, None
         if slot.recorded is None:
@@ -400,6 +423,11 @@ class Body:
                 f"handler itself; a step's body and other threads have no operations"
             )
         frame = current_frame.get(self.loop.frame)
+        if self._closed_scopes and self._is_closed(frame.scope or ""):
+            raise ValidationError(
+                f"{kind} {name!r}: its child context {frame.scope!r} has ended, expected an open one; "
+                f"await every task that a child context starts before it returns"
+            )
         path = frame.next_operation()
         slot = Slot(
             path if len(path) <= ids.OPERATION_ID_LENGTH_MAX else ids.operation_id(path), kind, name, path, source
@@ -453,6 +481,8 @@ class Body:
     def _tell(self, slot: Slot) -> bool:
         """The awaiter was cancelled. Tells whether it has to wait for the true outcome."""
         recorded = slot.recorded
+        if slot.phase is DONE:
+            return False
         if recorded is not None and recorded.status is Status.CANCELLED and recorded.requested:
             self._slots.pop(slot.id, None)
             slot.phase = DONE

@@ -126,8 +126,8 @@ class Invocation:
             holder.flush()
         elif body.beginning:
             beginning, body.beginning = body.beginning, []
-            body.begin(beginning)
             self._set_alarm()
+            body.begin(beginning)  # last: a step that ends at once brings the body to its next rest
         elif body.running:
             self._set_alarm()
         else:

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from semel.context import ChildCall, StepCall, SyncContext, WaitCall
 from semel.errors import Suspend, ValidationError
-from semel.runtime.body_loop import Frame
+from semel.runtime.frame import Frame
 from semel.runtime.slot import Slot
 
 if TYPE_CHECKING:

@@ -105,7 +105,7 @@ class Worker:
         self._wake_ms = None  # what is expected from here on is another's business than this look's
         self._alarm.stop()
         limits = self.services.limits
-        room = min(limits.claims_max, limits.running_max - len(self.running)) if self.has_room else 0
+        room = min(max(limits.claims_max, 1), limits.running_max - len(self.running)) if self.has_room else 0
         now_ms = self.services.clock.now_ms()
         names = tuple(REGISTRY.functions) + tuple(REGISTRY.actors)
 
@@ -128,7 +128,7 @@ class Worker:
         self.services.committer.submit(call, done)
 
     def _sleep(self, claimed: Claimed, *, was_full: bool) -> None:
-        if self._look_again or (was_full and claimed.streams and self.has_room):
+        if self._look_again or (was_full and self.has_room):
             self._look_again = False
             self.look()
             return
@@ -201,7 +201,12 @@ class Worker:
         if stream.type == FUNCTION:
             spec = REGISTRY.function(stream.name)
             return Invocation(self.services, stream, spec, on_end=self._ended, on_outcome=self._on_settled)
-        return Activation(self.services, stream, actor_spec(stream.name), on_end=self._ended, on_reply=self._on_settled)
+        return Activation(self.services, stream, actor_spec(stream.name), on_end=self._ended, on_reply=self._replied)
+
+    def _replied(self, stream: Stream, settled: Settled) -> None:
+        self._on_settled(stream, settled)
+        if self._is_short:
+            self.services.loop.call_soon(self._passivate_idle)
 
     def _hold(self, number: int, run: Run) -> None:
         self.running[number] = run
@@ -262,7 +267,9 @@ class Worker:
 
     def _passivate_idle(self) -> None:
         """Let actors go that had nothing to do for a while."""
-        before_ms = self.services.clock.now_ms() - self.services.limits.passivate_ms
+        now_ms = self.services.clock.now_ms()
+        # Where there is no room for what is due, whoever has nothing to do makes some.
+        before_ms = now_ms if self._is_short else now_ms - self.services.limits.passivate_ms
         idle = [run for run in self.running.values() if isinstance(run, Activation) and run.is_idle]
         excess = len(idle) - self.services.limits.residents_max
         idle.sort(key=lambda run: run.idle_since_ms)

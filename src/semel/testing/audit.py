@@ -10,7 +10,7 @@ from msgspec import Struct
 from semel.function import PER_RETRY
 from semel.kernel.entry import Controlled, Effect, Kind, Settled, Started, Status
 from semel.store import codec
-from semel.store.base import FUNCTION, Filter, Reader, Row, Stream, Transaction
+from semel.store.base import FUNCTION, Filter, Reader, Row, Stream, Transaction, Worker
 from semel.testing.faults import FaultStore
 from semel.testing.trail import Model, Place, Trail
 
@@ -46,6 +46,7 @@ class Audit:
         self.violations: list[Violation] = []
         self.trails: dict[int, Trail] = {}
         self.effects: list[Begun] = []
+        self.workers: dict[str, Worker] = {}
         self._journal_id = journal_id
         self._models = {} if models is None else models
         self._now_ms = now_ms
@@ -68,6 +69,11 @@ class Audit:
             append = trail.add(row)
             if _is_holders(append) and holder not in writer.workers:
                 trail.report("J4", f"row {row.seq} was written by someone who was not its holder, {holder!r}")
+        for name, worker in transaction.workers.items():
+            if worker is None:
+                self.workers.pop(name, None)
+            else:
+                self.workers[name] = worker
         now_ms = self._now_ms()
         for number, stream in (transaction.moved | transaction.created | transaction.changed).items():
             self.trails[number].check_row(stream, now_ms=now_ms)

@@ -113,7 +113,7 @@ class _Explorer:
         self.luck = random.Random(f"{self.shape.name} {seed}")  # noqa: S311  # which plans are run
         self.report = Report(self.shape.name, store, 0, Counter(), Counter(), 0, [])
         self.outcomes: frozenset[str] = frozenset()
-        self.restarts: dict[Plan, int] = {}
+        self.alone: dict[Plan, Run] = {}
 
     def run(self) -> Report:
         record = self._run((), "record")
@@ -125,7 +125,7 @@ class _Explorer:
             for plan in self._plans(kind, writes):
                 run = self._run(plan, kind)
                 if kind == "crash":
-                    self.restarts[plan] = run.writes[-1]
+                    self.alone[plan] = run
         return self.report
 
     def _world(self, plan: Plan) -> Run:
@@ -177,11 +177,16 @@ class _Explorer:
                 yield from (self._random(writes) for _ in range(RANDOM_RUNS))
 
     def _pairs(self, places: list[tuple[int, Moment]]) -> Iterator[Plan]:
+        left: set[str] = set()
         for write, moment in places:
             first = Crash(write, moment)
-            alone = ((first,),)
-            writes = self.restarts[alone] if alone in self.restarts else self._world(alone).writes[-1]
-            for second in range(1, writes + 1):
+            alone = self.alone[((first,),)] if self.alone else self._world(((first,),))
+            if alone.remains[0] in left:
+                if self.pairs >= 1:
+                    self.report.runs["pair, the same as another"] += 2 * alone.writes[-1]
+                continue
+            left.add(alone.remains[0])
+            for second in range(1, alone.writes[-1] + 1):
                 for later in MOMENTS:
                     if self.pairs >= 1 or self.luck.random() < self.pairs:
                         yield (first,), (Crash(second, later),)

@@ -79,7 +79,10 @@ class Shape(Struct, frozen=True, kw_only=True):
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """What came of one run. `writes` counts those of each life, `digest` is over every stream's name and rows."""
+    """What came of one run. `writes` counts those of each life, `digest` is over every stream's name and rows.
+
+    `remains` says of each life but the last what it left: runs that left the same go on in the same way.
+    """
 
     plan: Plan
     outcome: str
@@ -87,6 +90,7 @@ class Run(Struct, frozen=True, kw_only=True):
     writes: list[int]
     fired: list[Fault]
     digest: str
+    remains: list[str]
     effects: int
     refused: int
     lives: int
@@ -120,6 +124,7 @@ class World:
         self._now_s = 0.0
         self._graveyard: list[_Process] = []
         self._writes: list[int] = []
+        self._remains: list[str] = []
         self._fired: list[Fault] = []
         self._refused = 0
         self._is_stopped = False
@@ -163,6 +168,7 @@ class World:
             writes=self._writes,
             fired=self._fired,
             digest=self._digest(),
+            remains=self._remains,
             effects=len(self.audit.effects),
             refused=self._refused,
             lives=len(self._writes),
@@ -192,6 +198,7 @@ class World:
             self._refused += store.refused
             self._now_s = loop.time() + 0.001
             self._start_ms = clock.now_ms() - round(loop.time() * 1000)
+            self._remains.append(self._describe_remains())
 
     async def _main(self, process: _Process) -> str | None:
         if process.number and not self._graveyard[-2].leases_expire:
@@ -368,6 +375,14 @@ class World:
         reader = self._place.open()
         self.audit.check_stored(reader)
         reader.close()
+
+    def _describe_remains(self) -> str:
+        """Everything that the next life depends on: the store, the clocks, and what the outside knows."""
+        outside = (sorted(self._notebook.asked), sorted(self._notebook.acknowledged), self.audit.effects)
+        streams = [trail.stream for _, trail in sorted(self.audit.trails.items())]
+        engines = sum(len(process.engines) for process in self._graveyard)  # each took a seed
+        known = (self._now_s, self._start_ms, self.audit.workers, streams, outside, engines)
+        return f"{self._digest()} {hashlib.blake2b(repr(known).encode(), digest_size=16).hexdigest()}"
 
     def _digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
