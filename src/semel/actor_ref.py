@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar, TypeVarTuple, overload
 
+from msgspec import Struct
+
 from semel.actor import ActorSpec, GenServer, method_spec
 from semel.actor.server import CALL, CAST, INFO
 from semel.context import Context, SyncContext
@@ -18,16 +20,22 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+class Message(Struct, frozen=True):
+    """What is sent to an actor: to the handler `method` of a kind, under an idempotency key or None."""
+
+    address: Address
+    spec: ActorSpec
+    kind: str
+    method: str
+    arguments: tuple[Any, ...]
+    key: str | None
+
+
 class Post(Protocol):
     """How a reference reaches the journal. Each returns once the message is on disk."""
 
-    async def ask(
-        self, address: Address, spec: ActorSpec, kind: str, method: str, arguments: tuple[Any, ...], key: str | None
-    ) -> Settled: ...
-
-    async def tell(
-        self, address: Address, spec: ActorSpec, kind: str, method: str, arguments: tuple[Any, ...], key: str | None
-    ) -> None: ...
+    async def ask(self, message: Message) -> Settled: ...
+    async def tell(self, message: Message) -> None: ...
 
 
 class ActorRef(Generic[A]):
@@ -54,7 +62,7 @@ class ActorRef(Generic[A]):
         the key was used with other arguments, ValidationError for a key or method that will not do.
         """
         spec = method_spec(method, self._spec, CALL)
-        settled = await self._post.ask(self.address, self._spec, CALL, spec.name, arguments, key)
+        settled = await self._post.ask(Message(self.address, self._spec, CALL, spec.name, arguments, key))
         return reply_value(self._spec.name, spec.name, settled)
 
     @overload
@@ -68,7 +76,7 @@ class ActorRef(Generic[A]):
     async def cast(self, method: Callable[..., Any], /, *arguments: object, key: str | None = None) -> None:
         """Send a message; it is on disk when this returns, and takes effect once."""
         spec = method_spec(method, self._spec, CAST)
-        await self._post.tell(self.address, self._spec, CAST, spec.name, arguments, key)
+        await self._post.tell(Message(self.address, self._spec, CAST, spec.name, arguments, key))
 
     async def info(self, message: object, *, key: str | None = None) -> None:
         """Send any other message to the handler marked @info; it is on disk when this returns."""
@@ -77,7 +85,7 @@ class ActorRef(Generic[A]):
             raise UnknownHandlerError(
                 f"actor {self._spec.name!r}: it has no handler marked @info, expected one; add it or use cast"
             )
-        await self._post.tell(self.address, self._spec, INFO, spec.name, (message,), key)
+        await self._post.tell(Message(self.address, self._spec, INFO, spec.name, (message,), key))
 
     def __repr__(self) -> str:
         return f"<ActorRef {self.address.name}/{self.address.key}>"

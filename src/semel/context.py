@@ -154,7 +154,7 @@ class Context:
         options = step_options(function, name=name, retry=retry, effect=effect, semantics=semantics)
         if on_cancel != "wait":
             check_on_cancel(on_cancel)
-        frame = sys._getframe(1)
+        frame = sys._getframe(1)  # noqa: SLF001  # `caller`, without a call: every step comes by here
         source = place(frame.f_code.co_filename, frame.f_lineno)
         return self._seam.step(StepCall(function, arguments, options, source, on_cancel))
 
@@ -328,7 +328,7 @@ def check_on_cancel(on_cancel: str) -> str:
 
 def caller() -> str:
     """The file:line of the code that called a context's method, for reports of divergence."""
-    frame = sys._getframe(2)
+    frame = sys._getframe(2)  # noqa: SLF001  # inspect.currentframe walks the same way, at a cost
     return place(frame.f_code.co_filename, frame.f_lineno)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from semel.actor import ActorSpec
+from semel.actor_ref import Message
 from semel.errors import SemelError
 from semel.executions import parked_error
 from semel.function import FunctionSpec
@@ -98,26 +98,22 @@ class Post:
         self._workers = workers
         self._waiters = waiters
 
-    async def ask(
-        self, address: Address, spec: ActorSpec, kind: str, method: str, arguments: tuple[Any, ...], key: str | None
-    ) -> Settled:
+    async def ask(self, message: Message) -> Settled:
         """Send, and wait for the reply, which is durable by then."""
-        answer = await self._send(address, spec, MessageHeader(kind, method, key=checked(key)), arguments)
+        answer = await self._send(message)
         if answer.outcome is not None:
             return answer.outcome
         if answer.stream.status == PARKED:
             raise parked_error(self._services.reader, answer.stream)
         return await self._waiters.wait(answer.stream.number, answer.message)
 
-    async def tell(
-        self, address: Address, spec: ActorSpec, kind: str, method: str, arguments: tuple[Any, ...], key: str | None
-    ) -> None:
+    async def tell(self, message: Message) -> None:
         """Send; on disk when this returns."""
-        await self._send(address, spec, MessageHeader(kind, method, key=checked(key)), arguments)
+        await self._send(message)
 
-    async def _send(
-        self, address: Address, spec: ActorSpec, header: MessageHeader, arguments: tuple[Any, ...]
-    ) -> messages.SendAnswer:
+    async def _send(self, message: Message) -> messages.SendAnswer:
+        address, spec, arguments = message.address, message.spec, message.arguments
+        header = MessageHeader(message.kind, message.method, key=checked(message.key))
         services = self._services
         now_ms = services.clock.now_ms()
         worker = self._worker_of(address)

@@ -68,13 +68,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     runs: Counter[str] = Counter()
     fired: Counter[str] = Counter()
     for report in reports:
-        runs.update({f"{kind} on {report.store}": count for kind, count in report.runs.items()})
+        runs.update({f"{kind} runs in {report.store}": count for kind, count in report.runs.items()})
         fired.update(report.fired)
-    terminalreporter.write_line(
-        f"world: {len({report.shape for report in reports})} shapes, {sum(runs.values())} runs: "
-        + ", ".join(f"{count} {kind}" for kind, count in runs.items())
-    )
-    terminalreporter.write_line("world: happened: " + ", ".join(f"{count} × {kind}" for kind, count in fired.items()))
-    refused = sum(report.refused for report in reports)
+    shapes = len({report.shape for report in reports})
     found = sum(len(report.found) for report in reports)
-    terminalreporter.write_line(f"world: {refused} writes of superseded holders refused, {found} violations")
+    terminalreporter.write_line(
+        f"world: {shapes} shapes, {sum(runs.values()):,} runs, {found} violations: {spell(runs)}"
+    )
+    same = sum(report.same for report in reports)
+    terminalreporter.write_line(f"world: {same:,} more pairs in memory, each the same as one that was run")
+    refused = sum(report.refused for report in reports)
+    terminalreporter.write_line(f"world: {spell(fired)}; {refused:,} writes of superseded holders refused")
+
+
+def spell(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items())

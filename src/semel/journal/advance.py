@@ -120,8 +120,9 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
             changes[name] = record(operation, update, time_ms, entries)
         else:
             entries.append(TurnEnded(update.operation, update.state, update.version, update.at_ms - time_ms))
-    # A message that the holder has not seen is needed for recovery, whatever the holder thinks.
-    base = min(request.base, request.seen + 1)
+    # A message that the holder has not seen is needed for recovery, whatever the holder thinks; what
+    # was not needed any more is not needed again.
+    base = max(min(request.base, request.seen + 1), stream.base)
     fields: dict[str, Any] = {}
     if request.then is not _KEEP:
         if request.then is not Then.FINISH and stream.type == FUNCTION:

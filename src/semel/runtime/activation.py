@@ -21,9 +21,9 @@ from semel.kernel.mailbox import Mailbox
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Operation, Update, fold
 from semel.runtime.alarm import Alarm
-from semel.runtime.body import failed
 from semel.runtime.holder import Holder, is_expected, is_retryable
 from semel.runtime.invocation import End, outcome_of
+from semel.runtime.seam import failed
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, Outcome, Slot
 from semel.runtime.turn import Turn

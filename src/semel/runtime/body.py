@@ -7,40 +7,29 @@ Nothing new is begun while the memo lasts: by then it may have been begun before
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import heapq
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from semel.context import ChildCall, Context, StepCall, WaitCall
-from semel.errors import (
-    Evicted,
-    LimitExceededError,
-    NonDeterminismError,
-    ParkedError,
-    ReplayError,
-    SerializationError,
-    ValidationError,
-)
-from semel.kernel import ids, values
+from semel.errors import NonDeterminismError, ParkedError, ReplayError
+from semel.kernel import values
 from semel.kernel.entry import Effect, Kind, Status
 from semel.kernel.memo import Completion, Memo
 from semel.kernel.operation import Action, Update
 from semel.runtime import steps
-from semel.runtime.body_loop import BodyLoop, BodyTask
-from semel.runtime.frame import Frame, current_frame
+from semel.runtime.body_loop import BodyTask
+from semel.runtime.seam import BodySeam
 from semel.runtime.services import Services
-from semel.runtime.slot import ACTIONS, ASKED, DONE, QUEUED, RUNNING, STARTING, WAITING, Outcome, Slot, interrupted
+from semel.runtime.slot import ASKED, DONE, QUEUED, RUNNING, STARTING, WAITING, Outcome, Slot, interrupted
 
 logger = logging.getLogger("semel.body")
-TIMER = "timer"
-_STEP, _CONTEXT = Kind.STEP, Kind.CONTEXT
+_CONTEXT = Kind.CONTEXT
 
 
-class Body:
-    """A seam (`semel.context.Seam`) and the timers of a body loop, over one memo.
+class Body(BodySeam):
+    """A body and the delivery of its outcomes.
 
     `record` takes an update for the next append; `at_rest` is called when the body can go no
     further by itself. Runs on the real loop's thread only.
@@ -57,30 +46,13 @@ class Body:
         record: Callable[[Update], None],
         at_rest: Callable[[], None],
     ) -> None:
-        self.services = services
-        self.memo = memo
-        self.origin = origin
-        self.divergence: ReplayError | None = None
+        super().__init__(services, memo=memo, scope=scope, lineage=lineage, origin=origin, record=record)
         self.main: BodyTask[Any] | None = None
         self.is_over = False
         self.running = 0
         self.busy = 0
-        self.closed: type[BaseException] | None = None
-        self.beginning: list[Slot] = []
         self.alarms: list[tuple[int, int, Slot]] = []
-        self.loop = BodyLoop(self, on_error=self._report)
-        self._record = record
         self._at_rest = at_rest
-        self._frame = Frame(lineage, scope)
-        self._scope = scope
-        self._slots: dict[str, Slot] = {}
-        self._fresh: list[Slot] = []
-        self._interrupted: list[Slot] = []
-        self._deliveries: list[tuple[Slot, Outcome]] = []  # nearly always one
-        self._timers: dict[asyncio.TimerHandle, Slot] = {}
-        self._scopes: dict[str, str] = {}
-        self._closed_scopes: set[str] = set()
-        self._is_replaying = not memo.is_used_up
         self._is_pumping = False
         self._alarm_count = 0
 
@@ -189,24 +161,6 @@ class Body:
             self._timers.pop(slot.handle, None)
             self.loop.fire(slot.handle)
 
-    def _freeze_inside(self, scope: str) -> None:
-        """A scope has settled: what is open inside stays as it stands, and comes to no end any more (J7)."""
-        self._closed_scopes.add(scope)
-        for slot in [slot for slot in self._slots.values() if self._is_closed(slot.parent)]:
-            del self._slots[slot.id]
-            slot.phase = DONE
-
-    def _is_closed(self, scope: str) -> bool:
-        while scope:
-            if scope in self._closed_scopes:
-                return True
-            scope = self._scopes.get(scope, "")
-        return False
-
-    def now(self) -> int:
-        """The clock's time, never before what the body was told last."""
-        return max(self.services.clock.now_ms(), self.loop.now_ms)
-
     # Engaging what the body asked for, once the memo is used up.
 
     def _engage(self) -> None:
@@ -290,6 +244,9 @@ class Body:
         if ended:
             self.pump()
 
+    def tell_step(self, slot: Slot) -> None:
+        steps.cancel(self, slot)
+
     # What comes back from step bodies.
 
     def step_ended(self, slot: Slot, outcome: Outcome | None, error: values.ErrorData | None, raised: Any) -> None:
@@ -327,216 +284,6 @@ class Body:
         self._record(slot.update(Action.RETRY, now_ms, due_ms=slot.due_ms, error=error))
         self._arm(slot)
 
-    # The seam: what the body asks for, on its own loop.
-
-    async def step(self, call: StepCall) -> Any:
-        if self.closed is not None or self.divergence is not None:
-            await self._gate()
-        slot = self._ask(_STEP, call.options.name, call.source)
-        slot.call = call
-        slot.arguments, slot.copies = steps.prepare(call)
-        recorded = slot.recorded
-        if recorded is None or recorded.status not in ACTIONS:
-            slot.context = contextvars.copy_context()
-            if recorded is not None:
-                slot.attempt = recorded.attempt
-                self._fresh.append(slot)
-            elif self._is_replaying or call.options.starts_durably:
-                self._fresh.append(slot)
-            else:
-                slot.phase = QUEUED
-                self.beginning.append(slot)
-        # `_outcome` once more, for the path that nearly every step takes.
-        slot.waiter = self.loop.create_future()
-        try:
-            await slot.waiter
-        except asyncio.CancelledError:
-            if self.closed is not None:
-                raise self.closed("this run has left memory; nothing it does is recorded") from None
-            if slot.outcome is not None or not self._tell(slot):
-                raise
-            return await self._outcome(slot)
-        return self._value(slot)
-
-    async def wait(self, call: WaitCall) -> None:
-        await self._gate()
-        slot = self._ask(Kind.WAIT, call.name, call.source)
-        slot.delay_ms = call.delay_ms
-        if slot.recorded is None or slot.recorded.status is Status.STARTED:
-            self._fresh.append(slot)
-        await self._outcome(slot)
-
-    async def child(self, context: Context, call: ChildCall) -> Any:
-        await self._gate()
-        slot, token = self.enter_child(call)
-        if token is None:
-            return await self._outcome(slot)
-        try:
-            made = call.function(context, *call.arguments)
-            result = await made if asyncio.iscoroutine(made) or asyncio.isfuture(made) else made
-        except asyncio.CancelledError:
-            self.cancel_child(slot, token)
-            raise
-        except Exception as error:  # whatever user code raises is the scope's outcome
-            return await self.leave_child(slot, token, failed(error))
-        return await self.leave_child(slot, token, succeeded(self.services, result))
-
-    def enter_child(self, call: ChildCall) -> tuple[Slot, contextvars.Token[Frame] | None]:
-        """Open a scope. No token if it has an outcome already, so that its inside is not run again."""
-        slot = self._ask(_CONTEXT, call.name, call.source)
-        self._scopes[slot.id] = slot.parent
-        if slot.recorded is not None and slot.recorded.status in (Status.SUCCEEDED, Status.FAILED):
-            return slot, None
-        if slot.recorded is None:
-            self._record(slot.update(Action.START, self.now()))
-        return slot, current_frame.set(current_frame.get().inside(slot.path, slot.id))
-
-    async def leave_child(self, slot: Slot, token: contextvars.Token[Frame], outcome: Outcome) -> Any:
-        """Close a scope with its outcome, which is delivered like any other."""
-        current_frame.reset(token)
-        await self._gate()
-        self._deliveries.append((slot, outcome))
-        return await self._outcome(slot)
-
-    def cancel_child(self, slot: Slot, token: contextvars.Token[Frame]) -> None:
-        """Close a scope whose inside was cancelled."""
-        current_frame.reset(token)
-        if self.closed is None:
-            self._cancel_at_once(slot)
-
-    def now_ms(self) -> int:
-        return self.loop.now_ms
-
-    def is_replaying(self) -> bool:
-        return self._is_replaying
-
-    @property
-    def execution_id(self) -> str:
-        return self.origin
-
-    def _ask(self, kind: Kind, name: str, source: str) -> Slot:
-        """Name the operation by lineage and look it up. Raises Evicted if the run diverges here."""
-        running = asyncio._get_running_loop()  # noqa: SLF001  # the documented get_running_loop raises a plain error
-        if running is not self.loop:
-            raise ValidationError(
-                f"{kind} {name!r}: it was asked for outside the body, expected a call from the durable function or "
-                f"handler itself; a step's body and other threads have no operations"
-            )
-        frame = current_frame.get(self.loop.frame)
-        if self._closed_scopes and self._is_closed(frame.scope or ""):
-            raise ValidationError(
-                f"{kind} {name!r}: its child context {frame.scope!r} has ended, expected an open one; "
-                f"await every task that a child context starts before it returns"
-            )
-        path = frame.next_operation()
-        slot = Slot(
-            path if len(path) <= ids.OPERATION_ID_LENGTH_MAX else ids.operation_id(path), kind, name, path, source
-        )
-        if frame.scope:
-            slot.parent = frame.scope
-        if self.memo.operations:
-            self._look_up(slot)
-        self._slots[slot.id] = slot
-        return slot
-
-    def _look_up(self, slot: Slot) -> None:
-        try:
-            slot.recorded = self.memo.ask(slot.id, slot.kind, slot.name, source=slot.source)
-        except NonDeterminismError as error:
-            raise self.diverged(error) from None
-        slot.is_recorded = slot.recorded is not None
-
-    def diverged(self, error: ReplayError) -> Evicted:
-        """What stops the body here. The error itself could be taken by user code for one of its own."""
-        self.divergence = self.divergence or error
-        self.loop.close_seam(Evicted)
-        return Evicted(str(error))
-
-    async def _gate(self) -> None:
-        """Stop here if the seam is closed. The loop raises the signal, and ends a body that swallows it for ever."""
-        if self.closed is not None or self.divergence is not None:
-            await self.loop.create_future()
-
-    async def _outcome(self, slot: Slot) -> Any:
-        """Wait for the delivery; what cancelling the awaiter does is R2's."""
-        while slot.outcome is None:
-            slot.waiter = self.loop.create_future()
-            try:
-                await slot.waiter
-            except asyncio.CancelledError:
-                if self.closed is not None:
-                    raise self.closed("this run has left memory; nothing it does is recorded") from None
-                if slot.outcome is not None or not self._tell(slot):
-                    raise
-        return self._value(slot)
-
-    def _value(self, slot: Slot) -> Any:
-        try:
-            return slot.value()
-        except SerializationError as error:  # a result that this code cannot read
-            raise self.diverged(error) from None
-
-    # Cancellation (R2).
-
-    def _tell(self, slot: Slot) -> bool:
-        """The awaiter was cancelled. Tells whether it has to wait for the true outcome."""
-        recorded = slot.recorded
-        if slot.phase is DONE:
-            return False
-        if recorded is not None and recorded.status is Status.CANCELLED and recorded.requested:
-            self._slots.pop(slot.id, None)
-            slot.phase = DONE
-            return False
-        if recorded is not None and recorded.status in ACTIONS:
-            return True
-        if slot.kind is Kind.CONTEXT:
-            return True
-        if slot.kind is Kind.STEP and self._may_have_begun(slot):
-            return True
-        self._cancel_at_once(slot)
-        return False
-
-    def _may_have_begun(self, slot: Slot) -> bool:
-        """A step that runs, or that an earlier run may have begun. Such a one is told, or ends as interrupted."""
-        if slot.call is not None and slot.call.on_cancel == "abandon" and slot.phase is RUNNING:
-            return False
-        if slot.phase is RUNNING:
-            slot.is_cancelled = True
-            steps.cancel(self, slot)
-            return True
-        recorded = slot.recorded
-        was_begun = recorded is None or recorded.status in (Status.STARTED, Status.READY)
-        if self._is_replaying and slot.phase is ASKED and was_begun:
-            slot.is_cancelled = True
-            slot.phase = QUEUED
-            self._interrupted.append(slot)
-            return True
-        return slot.is_cancelled and slot.phase is not WAITING
-
-    def _cancel_at_once(self, slot: Slot) -> None:
-        recorded = slot.recorded
-        self._slots.pop(slot.id, None)
-        slot.phase = DONE
-        if slot.handle is not None:
-            self._timers.pop(slot.handle, None)
-        if recorded is None or recorded.status not in ACTIONS:
-            self._record(slot.update(Action.CANCEL, self.now(), requested=True))
-
-    # The timers of the body's loop: durable waits.
-
-    def schedule(self, handle: asyncio.TimerHandle, *, delay_ms: int) -> None:
-        slot = self._ask(Kind.WAIT, TIMER, "")
-        slot.delay_ms = delay_ms
-        slot.handle = handle
-        self._timers[handle] = slot
-        if slot.recorded is None or slot.recorded.status is Status.STARTED:
-            self._fresh.append(slot)
-
-    def cancel(self, handle: asyncio.TimerHandle) -> None:
-        slot = self._timers.get(handle)
-        if slot is not None and self.closed is None and self.divergence is None:
-            self._cancel_at_once(slot)
-
     # Leaving memory (R1).
 
     def evict(self, signal: type[BaseException], name: str) -> None:
@@ -556,23 +303,6 @@ class Body:
             self._at_rest = _nothing
             self.main = None
 
-    def _report(self, context: dict[str, Any]) -> None:
-        if not self._is_replaying:
-            logger.error("in a body: %s", context.get("message"), exc_info=context.get("exception"))
-
 
 def _nothing() -> None:
     """What a body that has left memory does at rest. It holds on to nobody, so that nothing holds on to it."""
-
-
-def succeeded(services: Services, result: Any) -> Outcome:
-    """The outcome of code that returned. A value that cannot be kept makes it a failure."""
-    try:
-        return Outcome(Status.SUCCEEDED, None if result is None else services.payload("return value", result))
-    except (SerializationError, LimitExceededError) as error:
-        return failed(error)
-
-
-def failed(error: BaseException) -> Outcome:
-    """The outcome of code that raised."""
-    return Outcome(Status.FAILED, error=values.describe_error(error))

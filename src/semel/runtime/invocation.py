@@ -20,8 +20,9 @@ from semel.kernel.entry import Kind, Record, Settled, Started
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Update, fold
 from semel.runtime.alarm import Alarm
-from semel.runtime.body import Body, failed, succeeded
+from semel.runtime.body import Body
 from semel.runtime.holder import Holder, is_expected, is_retryable, without_results
+from semel.runtime.seam import failed, succeeded
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, Outcome, Slot
 from semel.runtime.sync_body import SyncBody

@@ -88,7 +88,7 @@ class SyncBody:
         return request.result
 
     async def _perform(self, request: Request, scopes: list[tuple[Slot, contextvars.Token[Frame]]]) -> Any:
-        from semel.runtime.body import failed, succeeded
+        from semel.runtime.seam import failed, succeeded
 
         body = self._body
         match request:

@@ -155,7 +155,8 @@ def _unopened(path: str, error: apsw.Error) -> StoreError:
     match error:
         case apsw.NotADBError() | apsw.CorruptError():
             return JournalCorruptError(
-                f"{path!r}: {error}; expected a SQLite database, with a semel journal; check the path, or restore a backup"
+                f"{path!r}: {error}; expected a SQLite database, with a semel journal; "
+                f"check the path, or restore a backup"
             )
         case _:
             return refusal(
