@@ -2,7 +2,7 @@
 
 import pytest
 
-from semel.testing import Arrival, Close, Crash, Jump, Plan, run_once
+from semel.testing import Arrival, Close, Jump, Plan, run_once
 from tests.simulation.corpus import SHAPES
 
 FOUND: dict[str, tuple[str, Plan]] = {
@@ -23,8 +23,6 @@ FOUND: dict[str, tuple[str, Plan]] = {
     "a timeout that is due with the start of its step": ("timeout", ((Jump(3, 45_000),),)),
     # A step that ended in the callback which began it brought on the release; then an alarm was set, and rang.
     "a wait after a step that ends at once": ("wait", ()),
-    # A dead worker's lease is void only when it has run out.
-    "a new process waits for the lease of a dead one": ("wait", ((Crash(5, "after", "expire"),),)),
 }
 
 

@@ -16,18 +16,13 @@ OPERATION_ID_LENGTH_MAX: Final = 64
 KEY_BYTES_MAX: Final = 255
 NAME_BYTES_MAX: Final = 255
 UID_ENTROPY_BYTES: Final = 10
-_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_TIME_MASK: Final = (1 << 48) - 1
 _PRINTABLE_ASCII: Final = re.compile(r"[\x20-\x7e]+")
 
 
 def stream_uid(now_ms: int, entropy: bytes) -> str:
-    """Name a stream: 26 characters, 48 bits of time (so that an index grows at its end), 80 random bits."""
-    number = (now_ms & ((1 << 48) - 1)) << 80 | int.from_bytes(entropy[:UID_ENTROPY_BYTES], "big")
-    characters = []
-    for _ in range(26):
-        characters.append(_ALPHABET[number & 31])
-        number >>= 5
-    return "".join(reversed(characters))
+    """Name a stream: 32 hexadecimal digits, 48 bits of time (so that an index grows at its end), 80 random bits."""
+    return f"{(now_ms & _TIME_MASK) << 80 | int.from_bytes(entropy[:UID_ENTROPY_BYTES], 'big'):032x}"
 
 
 def operation_id(path: str) -> str:
