@@ -14,11 +14,40 @@ from semel.journal import messages
 from semel.journal.advance import settled_in
 from semel.kernel import ids, values
 from semel.kernel.entry import MessageHeader, Settled
+from semel.runtime.committer import Job
 from semel.runtime.services import Services
 from semel.runtime.waiters import Waiters
 from semel.runtime.worker import Worker
 from semel.store import codec
-from semel.store.base import ACTOR, PARKED, Address, Needs, Stream
+from semel.store.base import ACTOR, PARKED, Address, Needs, Stream, Transaction
+
+
+class _Start(Job):
+    """A start on its way: whoever holds the new execution runs it, then the caller is told."""
+
+    def __init__(
+        self, request: journal.StartRequest, worker: Worker, answer: asyncio.Future[journal.StartAnswer]
+    ) -> None:
+        self.request = request
+        self.worker = worker
+        self.answer = answer
+        self.needs = Needs(keys=(request.key_id,))
+
+    def perform(self, transaction: Transaction) -> journal.StartAnswer:
+        return journal.start(transaction, self.request)
+
+    def done(self, result: journal.StartAnswer, error: BaseException | None) -> None:
+        if error is not None:
+            if not self.answer.done():
+                self.answer.set_exception(error)
+            return
+        if result.is_new:
+            if result.stream.holder == self.worker.id and result.append is not None:
+                self.worker.adopt(result.stream, list(codec.records(result.append, seq=1)))
+            else:
+                self.worker.expect(result.stream.wake_ms)
+        if not self.answer.done():
+            self.answer.set_result(result)
 
 
 class Starter:
@@ -43,32 +72,16 @@ class Starter:
             spec.name,
             uid if key is None else ids.check_key(key),
             uid,
-            services.payload(f"arguments of {spec.name!r}", [*arguments]),
+            lambda: services.payload(f"arguments of {spec.name!r}", [*arguments]),
             values.fingerprint([*arguments]),
             spec.version,
             now_ms,
             services.limits.retention_ms,
             worker.id if worker.has_room else None,
         )
-        future: asyncio.Future[journal.StartAnswer] = services.loop.create_future()
-
-        def done(answer: journal.StartAnswer, error: BaseException | None) -> None:
-            if error is None and answer.is_new:
-                if answer.stream.holder == worker.id and answer.append is not None:
-                    worker.adopt(answer.stream, list(codec.records(answer.append, seq=1)))
-                else:
-                    worker.expect(answer.stream.wake_ms)
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(answer)
-
-        services.committer.submit(
-            lambda transaction: journal.start(transaction, request), done, needs=Needs(keys=(request.key_id,))
-        )
-        answer = await future
+        job = _Start(request, worker, services.loop.create_future())
+        services.committer.enqueue(job)
+        answer = await job.answer
         return answer.stream, answer.outcome
 
     async def wait(self, stream: Stream) -> Settled:

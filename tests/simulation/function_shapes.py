@@ -493,5 +493,7 @@ def function_shapes() -> list[Shape]:
             Shape(name=variant, scenario=one_run(name), limits=limits, outcomes=outcomes)
             for variant, limits in variants.items()
         )
-    shapes.extend(Shape(name=f"many, {workers} workers", scenario=many, workers=workers) for workers in (1, 2))
+    shapes.extend(
+        Shape(name=f"many, {workers} workers", scenario=many, workers=workers, limits=Limits()) for workers in (1, 2)
+    )
     return shapes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -15,14 +16,17 @@ from semel.store import codec
 from semel.store.base import FUNCTION, RUNNING, Key, KeyId, Reader, Row, Stream, Transaction
 
 
-class StartRequest(Struct, frozen=True, gc=False):
-    """A request to run a function under a key. `worker` holds the new stream at once, or None."""
+class StartRequest(Struct, frozen=True):
+    """A request to run a function under a key. `worker` holds the new stream at once, or None.
+
+    `payload` makes the input; it is asked for only if the execution is new.
+    """
 
     namespace: str
     function: str
     key: str
     uid: str
-    payload: Payload
+    payload: Callable[[], Payload]
     fingerprint: bytes
     version: str
     now_ms: int
@@ -51,7 +55,8 @@ def operation_of(function: str) -> str:
 
 def start(transaction: Transaction, request: StartRequest) -> StartAnswer:
     """Start an execution, or find the one under the key. Raises IdempotencyConflictError."""
-    found = transaction.key(request.key_id)
+    key_id = request.key_id
+    found = transaction.key(key_id)
     if found is not None:
         stream = transaction.stream(found.stream)
         if stream is None:
@@ -63,11 +68,12 @@ def start(transaction: Transaction, request: StartRequest) -> StartAnswer:
                 raise IdempotencyConflictError(f"function {request.function!r}", request.key)
             return StartAnswer(stream, is_new=False, outcome=outcome_in(transaction, stream))
     stream, append = _create(transaction, request)
-    transaction.put_key(Key(request.key_id, stream.number, request.uid, request.fingerprint))
+    transaction.put_key(Key(key_id, stream.number, request.uid, request.fingerprint))
     return StartAnswer(stream, is_new=True, append=append)
 
 
 def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, codec.Append]:
+    payload = request.payload()
     held = request.worker is not None
     stream = Stream(
         transaction.store.next_stream(),
@@ -90,7 +96,7 @@ def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, co
         Kind.EXECUTION,
         name=request.key,
         version=request.version,
-        payload=request.payload,
+        payload=payload,
         fingerprint=request.fingerprint,
         source=request.source,
         origin=request.uid,

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from semel.kernel.entry import Kind, Payload, Record, Settled, Started, Status, TurnEnded
-from semel.kernel.operation import Operation, fold
+from semel.kernel.operation import Operation, begun, evolve
 
 _FIRST = -(1 << 64)  # before any priority: a priority is an integer of msgpack
 
@@ -54,9 +54,8 @@ class Mailbox:
         self._seq = record.seq
         match entry:
             case Started(kind=Kind.MESSAGE):
-                operations: dict[str, Operation] = {}
-                fold(operations, [(entry, record.time_ms + entry.offset_ms)])
-                self._open[entry.operation] = Letter(operations[entry.operation], record.seq)
+                operation = begun(entry, record.time_ms + entry.offset_ms)
+                self._open[entry.operation] = Letter(operation, record.seq)
                 priority = 0 if entry.message is None else entry.message.priority
                 heapq.heappush(self._order, (-priority, record.seq, entry.operation))
             case Started():
@@ -89,9 +88,7 @@ class Mailbox:
         letter = self._open.pop(entry.operation, None)
         if letter is None:
             return
-        operations = {entry.operation: letter.operation}
-        fold(operations, [(entry, at_ms)])
-        letter.operation = operations[entry.operation]
+        letter.operation = evolve(letter.operation, entry, at_ms) or letter.operation
         if entry.status is not Status.SUCCEEDED:
             self._turns = [kept for kept in self._turns if kept is not letter]
 

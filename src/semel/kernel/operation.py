@@ -234,7 +234,7 @@ def evolve(operation: Operation | None, entry: Entry, at_ms: int) -> Operation |
     if isinstance(entry, Started):
         if operation is not None:
             return msgspec.structs.replace(operation, status=Status.STARTED, due_ms=None)
-        return Operation(entry.operation, entry.kind, Status.STARTED, entry, due_ms=entry.due_ms, started_ms=at_ms)
+        return begun(entry, at_ms)
     if operation is None:
         return None
     match entry:
@@ -265,6 +265,11 @@ def evolve(operation: Operation | None, entry: Entry, at_ms: int) -> Operation |
             return msgspec.structs.replace(operation, status=Status.READY, due_ms=None)
         case _:
             return operation
+
+
+def begun(entry: Started, at_ms: int) -> Operation:
+    """The operation that a start makes."""
+    return Operation(entry.operation, entry.kind, Status.STARTED, entry, due_ms=entry.due_ms, started_ms=at_ms)
 
 
 def _has_attempt(operation: Operation, outcome: Status) -> bool:

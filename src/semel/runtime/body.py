@@ -292,7 +292,8 @@ class Body(BodySeam):
             return
         self.closed = signal
         self.loop.close_seam(signal)
-        self.services.keep(self.loop.cancel_all(), name)
+        if not self.loop.is_empty:
+            self.services.keep(self.loop.cancel_all(), name)
         self._slots.clear()
         self._fresh.clear()
         self._deliveries.clear()

@@ -243,6 +243,11 @@ class BodyLoop(asyncio.AbstractEventLoop):
             self._pump(1000 + 100 * len(self._live))
         return self._still_live()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no task and no async generator to unwind."""
+        return not self._live and not self._asyncgens and not self.ready
+
     def let_go(self) -> None:
         """Hold on to nobody outside: what runs no more is then freed at once, without the collector."""
         self._timers = _NO_TIMERS

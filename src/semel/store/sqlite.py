@@ -16,7 +16,7 @@ import msgspec
 
 from semel.errors import ConflictError, StoreError, StoreFullError, UnavailableError
 from semel.store import sqlite_statements as sql
-from semel.store.base import Address, Filter, Key, KeyId, Needs, Row, Stream, Transaction
+from semel.store.base import ACTOR, Address, Filter, Key, KeyId, Needs, Row, Stream, Transaction
 from semel.store.sqlite_file import open_reader, open_writer, refusal, unreadable
 
 T = TypeVar("T")
@@ -115,6 +115,7 @@ class SqliteStore(SqliteReader):
         # The rows of held streams as last committed. Exact, because there is one writer; it spares
         # reading each row again before each of its appends.
         self._held: dict[int, Stream] = {}
+        self._held_actors: dict[Address, int] = {}
         self.journal_id: str = self._read(sql.JOURNAL_ID, ())[0][0]
         self._last_number: int = self._read(sql.LAST_NUMBER, ())[0][0]
 
@@ -158,7 +159,7 @@ class SqliteStore(SqliteReader):
         if transaction.keys:
             self._fetch_keys(transaction)
         if transaction.addresses:
-            self._fetch_addresses(transaction)
+            self._recall_addresses(transaction)
         streams.difference_update(transaction.streams)
         for number in streams & self._held.keys():
             transaction.streams[number] = self._held[number]
@@ -183,6 +184,8 @@ class SqliteStore(SqliteReader):
                     self._held.pop(number, None)
                 else:
                     self._held[number] = stream
+                if stream.type == ACTOR and rows is not transaction.moved:
+                    self._remember_actor(stream)
         return statements
 
     def write(self, spelled: Spelled) -> None:
@@ -199,19 +202,30 @@ class SqliteStore(SqliteReader):
             if is_begun:
                 execute("commit")
         except apsw.BusyError as error:
-            self._held.clear()
+            self._forget_held()
             self._roll_back()
             raise refusal(
                 f"{self.path!r}: a write could not begin ({type(error).__name__}: {error}), expected to be the only "
                 f"writer; end the other one"
             ) from error
         except apsw.Error as error:
-            self._held.clear()
+            self._forget_held()
             self._give_up(error)
         except BaseException:
-            self._held.clear()
+            self._forget_held()
             self._roll_back()
             raise
+
+    def _remember_actor(self, stream: Stream) -> None:
+        if stream.holder is None:
+            self._held_actors.pop(stream.address, None)
+        else:
+            self._held_actors[stream.address] = stream.number
+
+    def _forget_held(self) -> None:
+        """What was remembered may not be what is stored."""
+        self._held.clear()
+        self._held_actors.clear()
 
     def _give_up(self, error: apsw.Error) -> NoReturn:
         """Undo a write that failed, and raise what that means. Nothing is tried again in place."""
@@ -265,9 +279,22 @@ class SqliteStore(SqliteReader):
                 if body is not None:
                     transaction.stored_rows[number, seq] = Row(number, seq, count, bytes.fromhex(body))
 
-    def _fetch_addresses(self, transaction: Transaction) -> None:
-        wanted: list[Any] = []
+    def _recall_addresses(self, transaction: Transaction) -> None:
+        """Find actors by type and key: those that are held are known."""
+        unknown = []
         for address in transaction.addresses:
+            number = self._held_actors.get(address)
+            if number is None:
+                unknown.append(address)
+            else:
+                transaction.addresses[address] = number
+                transaction.streams[number] = self._held[number]
+        if unknown:
+            self._fetch_addresses(transaction, unknown)
+
+    def _fetch_addresses(self, transaction: Transaction, unknown: Sequence[Address]) -> None:
+        wanted: list[Any] = []
+        for address in unknown:
             wanted += (address.namespace, address.name, address.key)
         for statement, bindings in sql.FIND_ADDRESSES.statements(wanted):
             for row in self._found(statement, bindings):

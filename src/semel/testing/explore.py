@@ -13,7 +13,7 @@ from semel.testing.audit import Violation
 from semel.testing.client import Client
 from semel.testing.faults import Arrival, ArrivalKind, Close, Crash, Fault, Jump, Moment, Plan, Takeover, TakeoverKind
 from semel.testing.place import MemoryPlace, SqlitePlace, SqliteTemplate
-from semel.testing.world import Run, Shape, World
+from semel.testing.world import Run, Shape, World, silence
 
 Kind = Literal["crash", "pair", "expiry", "close", "arrival", "takeover", "jump", "random"]
 StoreName = Literal["memory", "sqlite"]
@@ -71,7 +71,8 @@ def explore(
     `pairs` is the share of them that is run, chosen by `seed`. Every run must come to the
     outcome of the undisturbed one and keep every rule; `Report.found` has those that did not.
     """
-    return _Explorer(shape, store, kinds, pairs, seed).run()
+    with silence():
+        return _Explorer(shape, store, kinds, pairs, seed).run()
 
 
 def run_once(

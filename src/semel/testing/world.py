@@ -8,10 +8,11 @@ ends, because collecting a coroutine would run its `finally` blocks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -46,7 +47,9 @@ from semel.testing.virtual_loop import DeadlockError, SpinningError, VirtualLoop
 T = TypeVar("T")
 
 START_MS: Final = 1_700_000_000_000
-LIFE_MAX_S: Final = 900.0  # of virtual time: far more than a lease, a back-off and a passivation
+POLLS_MAX: Final = 900  # in one life: far more than a lease, a back-off and a passivation take
+# Waits of days are common in user code. With the limits of production each would be thousands of polls and renewals.
+PATIENT: Final = Limits(poll_ms=600_000, lease_ms=86_400_000)
 LIVES_MAX: Final = 10
 THIEF: Final = "thief"
 
@@ -65,12 +68,13 @@ class Shape(Struct, frozen=True, kw_only=True):
 
     `scenario(client)` is run in every life of the process until it returns; what it returns (or
     the outcome it raises) must be the same whatever happens, or one of `outcomes`, spelled as
-    `Run.outcome` is. `models` say what the state of each actor type should be.
+    `Run.outcome` is. `models` say what the state of each actor type should be. A life of the process
+    takes up to 900 times `limits.poll_ms`, which is about six days unless it is set.
     """
 
     name: str
     scenario: Callable[[Client], Awaitable[Any]]
-    limits: Limits = Limits()
+    limits: Limits = PATIENT
     workers: int = 1
     models: Mapping[str, Model] = {}
     message: Message | None = None
@@ -121,6 +125,7 @@ class World:
         self._entropy = random.Random(seed)  # noqa: S311  # names and jitter, not secrets
         self._outside: FaultStore | None = None
         self._start_ms = START_MS
+        self._poll_s = shape.limits.poll_ms / 1000
         self._now_s = 0.0
         self._graveyard: list[_Process] = []
         self._writes: list[int] = []
@@ -208,9 +213,9 @@ class World:
         client = process.client = Client(engine, self.audit, self._notebook)
         scenario = process.loop.create_task(self._scenario(client))
         ends: set[asyncio.Future[Any]] = {scenario, process.closing}
-        await asyncio.wait(ends, timeout=LIFE_MAX_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ends, timeout=POLLS_MAX * self._poll_s, return_when=asyncio.FIRST_COMPLETED)
         if not process.closing.done() and not scenario.done():
-            self.audit.report("liveness", f"no outcome in {LIFE_MAX_S} s; open: {self.audit.open_work()}")
+            self.audit.report("liveness", f"no outcome in {POLLS_MAX * self._poll_s} s; open: {self.audit.open_work()}")
         is_quiet = scenario.done() and await self._rest(process)
         for task in (scenario, *process.guests):
             task.cancel()
@@ -233,11 +238,11 @@ class World:
     async def _rest(self, process: _Process) -> bool:
         """Wait until every accepted request has its outcome, then a little, then again. Tells whether all have."""
         for linger_s in (self.shape.linger_s, 0):
-            end_s = process.loop.time() + LIFE_MAX_S
+            end_s = process.loop.time() + POLLS_MAX * self._poll_s
             while self.audit.open_work() or not all(task.done() for task in process.guests):
                 if process.closing.done() or process.loop.time() > end_s:
                     return False
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(self._poll_s / 10)
             if linger_s and not process.closing.done():
                 await asyncio.wait({process.closing}, timeout=linger_s)
         return True
@@ -395,8 +400,7 @@ class World:
     def _bury(self) -> None:
         """Unwind what died, by R1: no seam is open, no write goes through, no effect is counted."""
         self._process = None
-        logging.disable(logging.CRITICAL)
-        try:
+        with silence():
             for process in self._graveyard:
                 process.loop.set_exception_handler(lambda _loop, _context: None)
                 for engine in process.engines:
@@ -404,11 +408,20 @@ class World:
                 process.loop.run_until_complete(_unwind())
                 process.loop.close()
                 process.store.close()
-        finally:
-            logging.disable(logging.NOTSET)
-            if self._outside is not None:
-                self._outside.close()
-            self._place.close()
+        if self._outside is not None:
+            self._outside.close()
+        self._place.close()
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """No logs: a dead engine says so, and there are thousands of them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 async def _unwind() -> None:
