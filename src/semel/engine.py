@@ -147,6 +147,7 @@ class Engine:
         self._watch = OutcomeWatch(self._services, self._waiters)
         self._starter = Starter(self._services, self._workers, self._waiters, namespace=self.namespace)
         self._post = Post(self._services, self._workers, self._waiters)
+        committer.run_ahead(self._post.run_ahead)
         self.executions = Executions(
             lambda: self._opened().reader,
             committer.run,

@@ -14,6 +14,7 @@ from semel.journal import messages
 from semel.journal.advance import settled_in
 from semel.kernel import ids, values
 from semel.kernel.entry import MessageHeader, Settled
+from semel.runtime.activation import Activation
 from semel.runtime.committer import Job
 from semel.runtime.services import Services
 from semel.runtime.waiters import Waiters
@@ -103,6 +104,41 @@ class Starter:
         return min(self._workers, key=lambda worker: len(worker.running))
 
 
+class _Send(Job):
+    """A message on its way."""
+
+    ahead: Activation | None = None  # the actor that has taken it in before it was on disk
+    replies: Waiters | None = None  # where a reply is waited for: it may come with the same commit
+    reply: asyncio.Future[Settled] | None = None
+
+    def __init__(
+        self, post: Post, request: messages.SendRequest, worker: Worker, answer: asyncio.Future[messages.SendAnswer]
+    ) -> None:
+        self.post = post
+        self.request = request
+        self.worker = worker
+        self.answer = answer
+        keys = (request.key_id,) if request.header.key else ()
+        self.needs = Needs(keys=keys, addresses=(request.address,))
+
+    def perform(self, transaction: Transaction) -> messages.SendAnswer:
+        return messages.send(transaction, self.request)
+
+    def done(self, result: messages.SendAnswer, error: BaseException | None) -> None:
+        if error is not None:
+            if self.ahead is not None:
+                self.ahead.doubt()
+            if not self.answer.done():
+                self.answer.set_exception(error)
+            return
+        is_open = result.outcome is None and result.stream.status != PARKED
+        if self.replies is not None and is_open and not self.answer.done():
+            self.reply = self.replies.expect(result.stream.number, result.message)
+        self.post.sent(result, self.worker)
+        if not self.answer.done():
+            self.answer.set_result(result)
+
+
 class Post:
     """Sends messages (`semel.actor_ref.Post`)."""
 
@@ -113,18 +149,21 @@ class Post:
 
     async def ask(self, message: Message) -> Settled:
         """Send, and wait for the reply, which is durable by then."""
-        answer = await self._send(message)
+        job = self._request(message)
+        job.replies = self._waiters
+        answer = await job.answer
         if answer.outcome is not None:
             return answer.outcome
         if answer.stream.status == PARKED:
             raise parked_error(self._services.reader, answer.stream)
-        return await self._waiters.wait(answer.stream.number, answer.message)
+        return await self._waiters.wait(answer.stream.number, answer.message, job.reply)
 
     async def tell(self, message: Message) -> None:
         """Send; on disk when this returns."""
-        await self._send(message)
+        await self._request(message).answer
 
-    async def _send(self, message: Message) -> messages.SendAnswer:
+    def _request(self, message: Message) -> _Send:
+        """Put a message on its way."""
         address, spec, arguments = message.address, message.spec, message.arguments
         header = MessageHeader(message.kind, message.method, key=checked(message.key))
         services = self._services
@@ -140,27 +179,27 @@ class Post:
             now_ms,
             worker.id if worker.has_room else None,
         )
-        keys = (request.key_id,) if header.key else ()
-        future: asyncio.Future[messages.SendAnswer] = services.loop.create_future()
+        job = _Send(self, request, worker, services.loop.create_future())
+        services.committer.enqueue(job)
+        return job
 
-        def done(answer: messages.SendAnswer, error: BaseException | None) -> None:
-            if error is None:
-                self._sent(answer, worker)
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(answer)
+    def run_ahead(self, batch: list[Job]) -> None:
+        """The messages of a batch are in the mailboxes, and not yet on disk: idle actors run their turns now.
 
-        services.committer.submit(
-            lambda transaction: messages.send(transaction, request),
-            done,
-            needs=Needs(keys=keys, addresses=(address,)),
-        )
-        return await future
+        The turns are recorded in the same commit. If it fails, so do the sends, and the actors are
+        made anew from what is on disk (R4).
+        """
+        ahead: dict[int, Activation] = {}
+        for job in batch:
+            if not isinstance(job, _Send) or job.error is not None or job.result.append is None:
+                continue
+            run = self._services.runners.get(job.result.stream.number)
+            if isinstance(run, Activation) and run.take_ahead(job.result.append, job.result.seq):
+                job.ahead = ahead[run.stream.number] = run
+        for run in ahead.values():
+            run.advance()
 
-    def _sent(self, answer: messages.SendAnswer, worker: Worker) -> None:
+    def sent(self, answer: messages.SendAnswer, worker: Worker) -> None:
         """The message is on disk: whoever has the actor in memory takes it in."""
         if answer.append is None:
             return

@@ -372,11 +372,12 @@ def test_an_actor_that_meets_a_full_disk_goes_on_when_there_is_space(tmp_path: P
             ref = engine.actor(Hoarder, "h")
             assert await ref.call(Hoarder.hoard, 10, key="k0") == 10
             disk.fill()
-            waiting = asyncio.create_task(ref.call(Hoarder.hoard, 100_000, key="k1"))
-            await asyncio.sleep(0.2)
-            assert not waiting.done()
+            # Message and turn are one commit: neither took place, and the caller knows.
+            with pytest.raises(StoreFullError) as caught:
+                await ref.call(Hoarder.hoard, 100_000, key="k1")
+            assert caught.value.definite
             disk.make_space()
-            assert await waiting == 100_010
+            assert await ref.call(Hoarder.hoard, 100_000, key="k1") == 100_010
             assert await ref.call(Hoarder.hoard, 100_000, key="k1") == 100_010
             assert await ref.call(Hoarder.hoard, 1) == 100_011
 

@@ -24,7 +24,7 @@ class DurabilityFacet(Facet):
     def __init__(self, *, checkpoint_interval: int = 1) -> None:
         if not isinstance(checkpoint_interval, int) or checkpoint_interval < 1:
             raise ValidationError(
-                f"DurabilityFacet.checkpoint_interval: found {checkpoint_interval!r}, expected a whole number, "
-                f"1 or more turns; 1 records the state with every turn"
+                f"DurabilityFacet.checkpoint_interval: found {checkpoint_interval!r}, expected a whole number "
+                f"of turns, 1 or more; 1 records the state with every turn"
             )
         self.checkpoint_interval = checkpoint_interval

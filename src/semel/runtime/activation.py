@@ -97,17 +97,32 @@ class Activation:
         if self.spec.durability is not None:
             self._replays.extend(self._mailbox.turns())
         self._forget_settled()
-        self._advance()
+        self.advance()
 
     def observe(self, append: codec.Append, seq: int) -> None:
         """An arrival was committed. On the loop, in the order of commits."""
         if seq == self.holder.seen + 1:
-            for record in codec.records(append, seq=seq):
-                self._take_in(record)
-            self.holder.seen += len(append.entries)
+            self._take_in_all(append, seq)
         elif seq > self.holder.seen:
             self._catch_up()
-        self._advance()
+        self.advance()
+
+    def take_ahead(self, append: codec.Append, seq: int) -> bool:
+        """Take in an arrival that is about to be committed, if nothing else is open. `advance` then runs its turn."""
+        is_free = self._turn is None and self._ending is None and not self._is_ended and not self.holder.in_flight
+        if not is_free or seq != self.holder.seen + 1:
+            return False
+        self._take_in_all(append, seq)
+        return True
+
+    def doubt(self) -> None:
+        """What was taken in ahead of its commit was not committed: start anew from what is on disk."""
+        self._end(End.RETRY)
+
+    def _take_in_all(self, append: codec.Append, seq: int) -> None:
+        for record in codec.records(append, seq=seq):
+            self._take_in(record)
+        self.holder.seen += len(append.entries)
 
     def _take_in(self, record: Record) -> None:
         self._mailbox.observe(record)
@@ -139,11 +154,11 @@ class Activation:
         if self._turn is not None:
             self._turn.body.pump()
         else:
-            self._advance()
+            self.advance()
 
     # One turn after another.
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
         """Run turns until one has to wait, the mailbox is empty, or enough is recorded for one append."""
         if self._is_advancing or self._ending is not None:
             return
@@ -241,7 +256,7 @@ class Activation:
         self._ending_turns.append(turn)
         turn.body.is_over = True
         self._clear_ended_turns()
-        self._advance()
+        self.advance()
 
     def _clear_ended_turns(self) -> None:
         """Unwind what turns left behind, once none of their step bodies runs (R1a)."""

@@ -31,6 +31,7 @@ class Committer(Protocol):
     """The way to the store's one writer."""
 
     def enqueue(self, job: Job) -> None: ...
+    def run_ahead(self, ahead: Callable[[list[Job]], None]) -> None: ...
     def submit(self, call: Call[Any], done: Done, *, needs: Needs = NOTHING) -> None: ...
     async def run(self, call: Call[T], *, needs: Needs = NOTHING) -> T: ...
     async def close(self) -> None: ...
@@ -65,15 +66,28 @@ class _Batches:
     def __init__(self, store: Store, on_failed: Callable[[StoreError], None]) -> None:
         self.store = store
         self.failed: StoreError | None = None
+        self.ahead: Callable[[list[Job]], None] | None = None
         self._on_failed = on_failed
 
-    def perform(self, batch: list[Job], transaction: Transaction) -> None:
-        """Run the calls. Afterwards each has a result or an error."""
-        for job in batch:
-            try:
-                job.result = transaction.attempt(job.perform)
-            except BaseException as error:  # LeaseLost is one, and belongs to its caller
-                job.error = error
+    def perform(self, batch: list[Job], transaction: Transaction, queue: list[Job]) -> None:
+        """Run the calls. Afterwards each has a result or an error.
+
+        What they made possible may be computed before the commit (R4), and what that asks for goes
+        into the same one: `ahead` puts it at the end of the queue, from where it joins the batch.
+        """
+        _perform(batch, transaction)
+        if self.ahead is None:
+            return
+        waiting = len(queue)
+        try:
+            self.ahead(batch)
+        except Exception:
+            logger.exception("running ahead of a commit failed; the commit goes on")
+        more = queue[waiting:]
+        if more:
+            del queue[waiting:]
+            _perform(more, transaction)
+            batch += more
 
     def refuse(self, batch: list[Job], error: BaseException) -> None:
         """Nothing of the batch was committed. Unless that is definite, nothing will be any more."""
@@ -99,8 +113,22 @@ class _Batches:
                 logger.exception("what follows a commit failed; the others of the batch are told")
 
 
+def _perform(batch: list[Job], transaction: Transaction) -> None:
+    for job in batch:
+        try:
+            job.result = transaction.attempt(job.perform)
+        except BaseException as error:  # LeaseLost is one, and belongs to its caller
+            job.error = error
+
+
 class _Runner:
     """`submit` and `run` in terms of `enqueue`."""
+
+    _batches: _Batches
+
+    def run_ahead(self, ahead: Callable[[list[Job]], None]) -> None:
+        """Call `ahead(batch)` on the loop when the calls of a batch have run, before it is committed."""
+        self._batches.ahead = ahead
 
     def enqueue(self, job: Job) -> None:
         raise NotImplementedError
@@ -146,13 +174,15 @@ class InlineCommitter(_Runner):
 
     def _commit(self) -> None:
         batch, self._queue = self._queue, []
+        if not batch:
+            return  # it went with the batch before
         batches = self._batches
         if batches.failed is not None:
             batches.refuse(batch, batches.failed)
         else:
             try:
                 transaction = batches.store.begin([job.needs for job in batch])
-                batches.perform(batch, transaction)
+                batches.perform(batch, transaction, self._queue)
                 if transaction.has_writes:
                     batches.store.commit(transaction)
             except StoreError as error:
@@ -224,7 +254,7 @@ class ThreadCommitter(_Runner):
             self._finish(batch)
             return
         try:
-            self._batches.perform(batch, transaction)
+            self._batches.perform(batch, transaction, self._queue)
             spelled = self._batches.store.spell(transaction) if transaction.has_writes else None
         except Exception as error:
             self._batches.refuse(batch, error)

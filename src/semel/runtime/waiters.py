@@ -26,10 +26,16 @@ class Waiters:
         """The operations of a stream that someone waits for."""
         return list(self._futures.get(stream, ()))
 
-    async def wait(self, stream: int, operation: str) -> Settled:
-        """Wait for an outcome. Raises what `park` was given, if the stream leaves service first."""
+    def expect(self, stream: int, operation: str) -> asyncio.Future[Settled]:
+        """A future of the outcome, from now on. To be awaited through `wait`, which lets it go."""
         future: asyncio.Future[Settled] = self._loop.create_future()
         self._futures.setdefault(stream, {}).setdefault(operation, []).append(future)
+        return future
+
+    async def wait(self, stream: int, operation: str, future: asyncio.Future[Settled] | None = None) -> Settled:
+        """Wait for an outcome. Raises what `park` was given, if the stream leaves service first."""
+        if future is None:
+            future = self.expect(stream, operation)
         try:
             return await future
         finally:
@@ -50,9 +56,11 @@ class Waiters:
         operations = self._futures.get(stream)
         if operations is None:
             return
-        for future in operations.get(settled.operation, ()):
+        for future in operations.pop(settled.operation, ()):
             if not future.done():
                 future.set_result(settled)
+        if not operations:
+            del self._futures[stream]
 
     def park(self, stream: int, error: Exception) -> None:
         """The stream left service: no outcome until a person acts."""

@@ -1,0 +1,153 @@
+"""What was accepted ends, or says why not: no execution is held with nothing to run it, no body runs for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import semel
+from semel import Context, DurabilityFacet, Engine, GenServer, Limits, Retry, StepError, call, durable_function
+from semel.errors import ExecutionError, UnavailableError, ValidationError
+from semel.runtime.services import Limits as AllLimits
+from semel.store.sqlite import SqliteStore
+from tests.runtime.places import Place, run, until
+
+CHARGED: list[int] = []
+
+
+class OwnBaseError(BaseException):
+    """As test frameworks and other async libraries have them."""
+
+
+@durable_function(name="stuck-raises")
+async def raises(ctx: Context, kind: str) -> None:
+    await ctx.wait(ms=1)
+    raise GeneratorExit("mine") if kind == "GeneratorExit" else OwnBaseError("mine")
+
+
+@pytest.mark.parametrize("kind", ["OwnBaseError", "GeneratorExit"])
+def test_a_body_that_raises_something_else_than_an_exception_has_failed(place: Place, kind: str) -> None:
+    async def scenario() -> None:
+        async with place.engine(drain_ms=100) as engine:
+            with pytest.raises(ExecutionError, match="mine") as caught:
+                await engine.run(raises, kind, key="k")
+            assert caught.value.error_type == kind
+
+    run(scenario())
+
+
+@semel.value("stuck-positive")
+class Positive(msgspec.Struct):
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            raise ValueError(f"found {self.number}, expected a positive number")
+
+
+def take(positive: Positive) -> int:
+    return positive.number
+
+
+async def take_async(positive: Positive) -> int:
+    return positive.number
+
+
+@durable_function(name="stuck-unreadable")
+async def gives_what_cannot_be_read_back(ctx: Context, step: str) -> str:
+    await ctx.wait(ms=1)
+    changed = Positive(1)
+    changed.number = -1
+    try:
+        await ctx.step(take if step == "def" else take_async, changed, retry=Retry(attempts=1))
+    except StepError as error:
+        return error.error_type
+    return "nothing raised"
+
+
+@pytest.mark.parametrize("step", ["def", "async def"])
+def test_arguments_that_cannot_be_read_back_fail_the_step(place: Place, step: str) -> None:
+    async def scenario() -> None:
+        async with place.engine(drain_ms=100) as engine:
+            assert await engine.run(gives_what_cannot_be_read_back, step) == "SerializationError"
+
+    run(scenario())
+
+
+async def charge(size: int) -> str:
+    CHARGED.append(size)
+    return "x" * size
+
+
+@durable_function(name="stuck-charges")
+async def charges(ctx: Context, size: int) -> int:
+    return len(await ctx.step(charge, size))
+
+
+def test_a_step_that_has_ended_is_not_run_again_because_the_disk_is_full(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        CHARGED.clear()
+        store = SqliteStore.open(tmp_path / "x.db")
+        async with Engine(store, limits=Limits(poll_ms=10)) as engine:
+            database = store._database
+            (pages,) = database.execute("pragma page_count").fetchall()[0]
+            database.execute(f"pragma max_page_count = {pages}").fetchall()
+            waiting = asyncio.create_task(engine.run(charges, 100_000, key="k"))
+            await until(lambda: CHARGED)
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            database.execute("pragma max_page_count = 1000000").fetchall()
+            assert await waiting == 100_000
+            assert len(CHARGED) == 1
+
+    run(scenario())
+
+
+class Third(GenServer[list[int]]):
+    actor_type = "stuck-third"
+    facets = [DurabilityFacet(checkpoint_interval=3)]
+
+    @call
+    async def add(self, ctx: Context, by: int) -> int:
+        self.state.append(by)
+        return sum(self.state)
+
+
+def test_turns_are_counted_from_the_snapshot_also_over_a_crash(place: Place) -> None:
+    async def scenario() -> None:
+        left = place
+        for number in range(6):
+            async with left.engine() as engine:
+                await engine.actor(Third, "t").call(Third.add, number)
+                (activation,) = (run for worker in engine._workers for run in worker.running.values())
+                mailbox: Any = activation._mailbox  # type: ignore[union-attr]
+                assert len(mailbox.turns()) < 3
+                left = left.crashed()
+
+    run(scenario())
+
+
+def test_an_engine_that_cannot_open_leaves_no_thread_and_no_file_open(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (tmp_path / "x.db-socket").mkdir()
+        threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match="socket"):
+                await Engine(f"sqlite:///{tmp_path}/x.db").open()
+        assert threading.active_count() == threads
+        assert len(os.listdir("/proc/self/fd")) <= files + 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("limit", ["payload_bytes_max", "running_max", "step_threads_max", "body_threads_max", "lease_ms"])
+@pytest.mark.parametrize("value", [0, -1, True, 1.5])
+def test_a_limit_that_nothing_can_run_under_is_refused(limit: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=limit):
+        AllLimits(**{limit: value})
