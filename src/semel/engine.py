@@ -98,14 +98,18 @@ class Engine:
         store = self._open_store()
         try:
             self._build(store, loop)
+        except BaseException:
+            store.close()
+            if self._ownership is not None:
+                self._ownership.release()
+            raise
+        try:
             await self._take_over()
             if self._ownership is not None:
                 self._socket = OwnerSocket(self._ownership.path, self._serve)
                 await self._socket.start()
         except BaseException:
-            store.close()
-            if self._ownership is not None:
-                self._ownership.release()
+            await self._let_go()
             raise
         self._state = "open"
         for worker in self._workers:
@@ -126,6 +130,7 @@ class Engine:
             raise
 
     def _build(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        reader = store.reader()  # it may fail, and before this nothing was begun
         make = ThreadCommitter if self._commit == "thread" else InlineCommitter
         committer: Committer = make(store, loop, on_failed=self._failed)
         self._store = store
@@ -133,7 +138,7 @@ class Engine:
             loop=loop,
             clock=self._clock,
             committer=committer,
-            reader=store.reader(),
+            reader=reader,
             journal_id=store.journal_id,
             limits=self.limits,
             entropy=self._entropy,
@@ -184,6 +189,11 @@ class Engine:
         self._waiters.fail_all(
             refused("engine: it was closed before the outcome came; the execution goes on in the next")
         )
+        await self._let_go()
+        self._state = "closed"
+
+    async def _let_go(self) -> None:
+        """End the committer, and let go of threads, connections and the file."""
         await self._services.committer.close()
         self._services.close()
         if self._services.reader is not self._store:
@@ -191,7 +201,6 @@ class Engine:
         self._store.close()
         if self._ownership is not None:
             self._ownership.release()
-        self._state = "closed"
 
     def abandon(self) -> None:
         """Let go of everything without a word to the journal, as a killed process does. For simulations of that.

@@ -6,15 +6,15 @@ import asyncio
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 import semel
-from semel import Context, DurabilityFacet, Engine, GenServer, Limits, Retry, StepError, call, durable_function
-from semel.errors import ExecutionError, UnavailableError, ValidationError
-from semel.runtime.services import Limits as AllLimits
+from semel import Context, DurabilityFacet, Engine, GenServer, Limits, Retry, call, durable_function
+from semel.errors import ExecutionError, StepError, UnavailableError, ValidationError
+from semel.store.base import ACTOR, Filter
 from semel.store.sqlite import SqliteStore
 from tests.runtime.places import Place, run, until
 
@@ -90,7 +90,18 @@ async def charges(ctx: Context, size: int) -> int:
     return len(await ctx.step(charge, size))
 
 
-def test_a_step_that_has_ended_is_not_run_again_because_the_disk_is_full(tmp_path: Path) -> None:
+class Charger(GenServer[list[int]]):
+    actor_type = "stuck-charger"
+    facets = [DurabilityFacet()]
+
+    @call
+    async def charge(self, ctx: Context, size: int) -> int:
+        self.state.append(len(await ctx.step(charge, size)))
+        return self.state[-1]
+
+
+@pytest.mark.parametrize("kind", ["function", "actor"])
+def test_a_step_that_has_ended_is_not_run_again_because_the_disk_is_full(tmp_path: Path, kind: str) -> None:
     async def scenario() -> None:
         CHARGED.clear()
         store = SqliteStore.open(tmp_path / "x.db")
@@ -98,7 +109,10 @@ def test_a_step_that_has_ended_is_not_run_again_because_the_disk_is_full(tmp_pat
             database = store._database
             (pages,) = database.execute("pragma page_count").fetchall()[0]
             database.execute(f"pragma max_page_count = {pages}").fetchall()
-            waiting = asyncio.create_task(engine.run(charges, 100_000, key="k"))
+            called = engine.actor(Charger, "c").call(Charger.charge, 100_000, key="k")
+            ran = engine.run(charges, 100_000, key="k")
+            waiting = asyncio.create_task(ran if kind == "function" else called)
+            (called if kind == "function" else ran).close()
             await until(lambda: CHARGED)
             await asyncio.sleep(0.2)
             assert not waiting.done()
@@ -133,6 +147,44 @@ def test_turns_are_counted_from_the_snapshot_also_over_a_crash(place: Place) -> 
     run(scenario())
 
 
+ON_DISK: list[bool] = []
+
+
+class Effective(GenServer[list[str]]):
+    actor_type = "stuck-effective"
+    facets = [DurabilityFacet()]
+    engine: ClassVar[Engine]
+
+    @call
+    async def act(self, ctx: Context, tag: str) -> int:
+        await ctx.step(Effective.effect, tag)
+        self.state.append(tag)
+        return len(self.state)
+
+    @staticmethod
+    async def effect(tag: str) -> None:
+        reader = Effective.engine._services.reader
+        (stream,) = reader.list(Filter(ACTOR))
+        ON_DISK.append(any(tag.encode() in row.body for row in reader.rows(stream.number)))
+
+
+def test_a_step_of_a_turn_begins_when_its_message_is_on_disk(place: Place) -> None:
+    """R4, also where an idle actor runs its turn ahead of the commit that the message is in."""
+
+    async def scenario() -> None:
+        ON_DISK.clear()
+        async with place.engine() as engine:
+            Effective.engine = engine
+            ref = engine.actor(Effective, "t")
+            for number in range(1, 5):
+                assert await ref.call(Effective.act, f"tag-{number}") == number
+            many = [ref.call(Effective.act, f"many-{number}") for number in range(5)]
+            assert await asyncio.gather(*many) == [5, 6, 7, 8, 9]
+        assert ON_DISK == [True] * 9
+
+    run(scenario())
+
+
 def test_an_engine_that_cannot_open_leaves_no_thread_and_no_file_open(tmp_path: Path) -> None:
     async def scenario() -> None:
         (tmp_path / "x.db-socket").mkdir()
@@ -150,4 +202,4 @@ def test_an_engine_that_cannot_open_leaves_no_thread_and_no_file_open(tmp_path: 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5])
 def test_a_limit_that_nothing_can_run_under_is_refused(limit: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=limit):
-        AllLimits(**{limit: value})
+        Limits(**{limit: value})

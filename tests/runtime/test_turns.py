@@ -116,3 +116,27 @@ def test_no_turn_and_no_message_waits_for_the_poll(place: Place, limits: dict[st
         assert replies == [{"a": 1}] * 4 + [{"a": 1, "b": 1}] * 4
 
     run(scenario())
+
+
+class Sleeper(semel.GenServer[int]):
+    actor_type = "turns-sleeper"
+
+    def init(self) -> int:
+        return 0
+
+    @semel.call
+    def nap(self, ctx: semel.SyncContext, ms: int) -> int:
+        ctx.wait(ms=ms)
+        return ms
+
+
+def test_a_waiting_turn_of_a_def_handler_keeps_no_thread() -> None:
+    async def scenario() -> None:
+        async with semel.Engine("memory://", limits=semel.Limits(body_threads_max=1)) as engine:
+            long = asyncio.create_task(engine.actor(Sleeper, "long").call(Sleeper.nap, 1_500))
+            await asyncio.sleep(0.1)
+            assert await engine.actor(Sleeper, "short").call(Sleeper.nap, 0) == 0
+            assert not long.done()
+            assert await long == 1_500
+
+    run(scenario())

@@ -13,7 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from semel.actor import ActorSpec, GenServer
-from semel.errors import Evicted, LeaseLost, LimitExceededError, ParkedError, ReplayError, SerializationError
+from semel.errors import (
+    Evicted,
+    LeaseLost,
+    LimitExceededError,
+    ParkedError,
+    ReplayError,
+    SerializationError,
+    StoreFullError,
+)
 from semel.journal.advance import Advanced, EndTurn, Then
 from semel.kernel import values
 from semel.kernel.entry import Kind, Payload, Record, Settled
@@ -59,6 +67,7 @@ class Activation:
         self._actor: GenServer[Any] = spec.actor()
         self._state: bytes | None = None
         self._turns_since_snapshot = 0
+        self._ahead = 0  # the last message that was taken in before it was on disk
         self._snapshot_place: int | None = None
         self._turn: Turn | None = None
         self._ending_turns: list[Turn] = []
@@ -83,6 +92,11 @@ class Activation:
             and self._mailbox.head() is None
         )
 
+    @property
+    def can_stay(self) -> bool:
+        """Whether a suspended turn may stay in memory: that of a `def` handler would keep its thread."""
+        return self._turn is not None and self._turn.is_async
+
     def start(self, records: list[Record]) -> None:
         """Load the snapshot, run the turns after it again, and go on with the open message."""
         self._records = records
@@ -96,6 +110,7 @@ class Activation:
             self._restore()
         if self.spec.durability is not None:
             self._replays.extend(self._mailbox.turns())
+            self._turns_since_snapshot = len(self._replays)
         self._forget_settled()
         self.advance()
 
@@ -105,7 +120,11 @@ class Activation:
             self._take_in_all(append, seq)
         elif seq > self.holder.seen:
             self._catch_up()
-        self.advance()
+        if self._ahead and seq >= self._ahead:
+            self._ahead = 0
+            self._wake()  # a step that waited for its message to be on disk
+        else:
+            self.advance()
 
     def take_ahead(self, append: codec.Append, seq: int) -> bool:
         """Take in an arrival that is about to be committed, if nothing else is open. `advance` then runs its turn."""
@@ -113,6 +132,7 @@ class Activation:
         if not is_free or seq != self.holder.seen + 1:
             return False
         self._take_in_all(append, seq)
+        self._ahead = seq
         return True
 
     def doubt(self) -> None:
@@ -216,6 +236,8 @@ class Activation:
         elif holder.outbox and (body.beginning or body.running):
             self._covered, body.beginning = body.beginning, []
             holder.flush(base=self._mailbox.base())
+        elif body.beginning and self._ahead:
+            return  # not before the message is on disk (R4)
         elif body.beginning:
             beginning, body.beginning = body.beginning, []
             self._alarm.set(body.next_alarm())
@@ -364,6 +386,9 @@ class Activation:
             del operations[name]
 
     def _lost(self, error: BaseException) -> None:
+        if isinstance(error, StoreFullError) and self._ending is None and not self._is_closed:
+            self.holder.append_later()
+            return
         if not is_expected(error):
             logger.error("actor %s/%s: its append failed", self.stream.name, self.stream.key, exc_info=error)
             if self._ending is None:
@@ -384,6 +409,10 @@ class Activation:
         if self.spec.durability is not None and self._turns_since_snapshot and self._state is not None:
             self.holder.record(EndTurn("", self.services.clock.now_ms(), self._snapshot(), self.spec.version))
         self.holder.flush(Then.RELEASE, base=self._mailbox.base())
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._turn is not None and self._turn.body.closed is not None
 
     def _park(self, error: Exception) -> None:
         self._alarm.stop()

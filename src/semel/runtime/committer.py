@@ -23,7 +23,7 @@ T = TypeVar("T")
 Call = Callable[[Transaction], T]
 Done = Callable[[Any, BaseException | None], None]
 NOTHING = Needs()
-READS_MAX = 64  # keys and addresses that are read on the loop: a fraction of a millisecond
+READS_MAX = 256  # keys and addresses that are read on the loop: a few milliseconds at most
 logger = logging.getLogger("semel.committer")
 
 

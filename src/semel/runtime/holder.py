@@ -6,11 +6,12 @@ stream follow each other and those of many share a commit. Memory is folded afte
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import msgspec
 
-from semel.errors import ConflictError, LeaseLost, StoreError, StoreFullError
+from semel.errors import ConflictError, LeaseLost, StoreError, StoreFullError, UnavailableError
 from semel.journal import holding
 from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance, park
 from semel.kernel.operation import Operation, Update
@@ -43,6 +44,8 @@ class _Flight(Advance, Job):
         return advance(transaction, self)
 
     def done(self, result: Advanced, error: BaseException | None) -> None:
+        if error is not None:
+            self.holder.refused = self
         self.holder.landed(result, error, self.then)
 
 
@@ -66,6 +69,7 @@ class Holder:
         self.outbox: list[Update | EndTurn] = []
         self.record = self.outbox.append  # puts an update into the next append
         self.in_flight = False
+        self.refused: _Flight | None = None
         self.keys: list[KeyId] = []
         self._on_durable = on_durable
         self._on_lost = on_lost
@@ -98,10 +102,28 @@ class Holder:
             self.seen = advanced.stream.head
         self._on_durable(advanced, then)
 
+    def append_later(self) -> None:
+        """There was no space, and nothing was written: try the refused append again, after a moment.
+
+        Dropped, it would take what step bodies have done with it, and they would do it again.
+        """
+        flight, self.refused = self.refused, None
+        if flight is None:
+            raise AssertionError(f"stream {self.stream.uid}: no append was refused, expected one")
+        self.in_flight = True
+        delay_ms = max(self.services.limits.poll_ms, 1)
+        self.services.loop.call_later(delay_ms / 1000, self._append_again, flight)
+
+    def _append_again(self, flight: _Flight) -> None:
+        flight.result = flight.error = None
+        with contextlib.suppress(UnavailableError):  # the engine was closed meanwhile: the next one replays
+            self.services.committer.enqueue(flight)
+
     def let_go(self) -> None:
         """Hold on to nobody: what holds the stream no more is then freed at once, without the collector."""
         self._on_durable = _no_durable
         self._on_lost = _no_lost
+        self.refused = None
 
     def park(self, reason: str, *, then: Callable[[], None]) -> None:
         """Take the stream out of service; what was recorded and not appended is dropped."""

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from semel.context import Context
-from semel.errors import Evicted, LeaseLost, ParkedError
+from semel.errors import Evicted, LeaseLost, ParkedError, StoreFullError, Suspend
 from semel.function import FunctionSpec
 from semel.journal.advance import Advanced, Then
 from semel.kernel import values
@@ -30,6 +30,8 @@ from semel.store.base import PARKED, Stream
 
 logger = logging.getLogger("semel.invocation")
 ROOT = "1"
+# What a seam stops a run with. Whatever else user code raises is the body's own failure.
+SIGNALS = (Evicted, LeaseLost, Suspend)
 _KEEP = Then.KEEP
 
 
@@ -70,6 +72,11 @@ class Invocation:
     @property
     def stream(self) -> Stream:
         return self.holder.stream
+
+    @property
+    def can_stay(self) -> bool:
+        """Whether a suspended run may stay in memory: a `def` body would keep its thread."""
+        return self.spec.is_async
 
     def start(self, records: list[Record]) -> None:
         """Run the function over what is recorded. `records` begin with the execution's start."""
@@ -212,6 +219,9 @@ class Invocation:
             self._leave()
 
     def _lost(self, error: BaseException) -> None:
+        if isinstance(error, StoreFullError) and self._ending is None and self.body.closed is None:
+            self.holder.append_later()
+            return
         if not is_expected(error):
             logger.error("execution %r of %s: its append failed", self.stream.key, self.stream.name, exc_info=error)
             if self._ending is None:
@@ -265,7 +275,7 @@ def outcome_of(body: Body) -> Outcome | None:
     raised = main.exception()
     if raised is None:
         return succeeded(body.services, main.result())
-    return failed(raised) if isinstance(raised, Exception) else None
+    return None if isinstance(raised, SIGNALS) else failed(raised)
 
 
 def cancelled_error() -> Exception:

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from semel.runtime.body import Body
 
 logger = logging.getLogger("semel")
+# Nothing kept, nothing waited for: each of these means something at 0.
+MAY_BE_ZERO = frozenset({"residents_max", "passivate_ms", "drain_ms", "retention_ms", "poll_ms"})
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """Every queue, page and time that has a bound. Raises ValidationError for one that is not positive."""
+    """Every queue, page and time that has a bound.
+
+    Raises ValidationError unless each is a whole number, and 1 or more where nothing could run under 0.
+    """
 
     payload_bytes_max: int = 6_000_000
     residents_max: int = 1_000
@@ -45,8 +50,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for field in self.__struct_fields__:
             found = getattr(self, field)
-            if not isinstance(found, int) or found < 0:
-                raise ValidationError(f"Limits.{field}: found {found!r}, expected a whole number, 0 or more")
+            least = 0 if field in MAY_BE_ZERO else 1
+            if not isinstance(found, int) or isinstance(found, bool) or found < least:
+                raise ValidationError(f"Limits.{field}: found {found!r}, expected a whole number, {least} or more")
 
 
 class Runner(Protocol):

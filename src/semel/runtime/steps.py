@@ -71,7 +71,7 @@ def begin(body: Body, slot: Slot) -> None:
     if options.is_async:
         slot.task = start(services.loop, _run(body, slot, call, keywords), context)
         return
-    run = partial(context.run, _in_thread, partial(call.function, *_own(slot), **keywords))
+    run = partial(context.run, _in_thread, partial(_call, slot, call.function, keywords))
     slot.task = future = services.loop.run_in_executor(services.step_threads, run)
     future.add_done_callback(partial(_ended, body, slot))
 
@@ -131,6 +131,11 @@ class _Stopped:
 
     def __init__(self, error: StopIteration) -> None:
         self.error = error
+
+
+def _call(slot: Slot, function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
+    """A `def` step. Arguments that cannot be read back fail it here, as they fail an `async def` one."""
+    return function(*_own(slot), **keywords)
 
 
 def _in_thread(work: Callable[[], Any]) -> Any:

@@ -54,6 +54,12 @@ class Turn:
     def name(self) -> str:
         return f"{self._spec.name}.{self.message.name}"
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the handler runs on the body's loop, and not in a thread."""
+        method = self._spec.methods.get(self.message.name)
+        return method is not None and method.is_async
+
     def start(self) -> None:
         self.body.start(self._main(), now_ms=self.message.started_ms)
 

@@ -238,8 +238,7 @@ class Worker:
 
     def _released(self, run: Run) -> None:
         stream = run.stream
-        is_resumable = (isinstance(run, Invocation) and run.spec.is_async) or bool(stream.turn)
-        if is_resumable and self.services.limits.residents_max and not self._is_closed:
+        if run.can_stay and self.services.limits.residents_max and not self._is_closed:
             self._residents[stream.number] = run
             while len(self._residents) > self.services.limits.residents_max:
                 _, oldest = self._residents.popitem(last=False)
