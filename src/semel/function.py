@@ -54,6 +54,7 @@ class StepOptions(Struct, frozen=True):
     is_async: bool
     starts_durably: bool = False  # the start must be on disk before the body runs
     is_plain: bool = True  # repeatable, at least once: nothing to record of its kind
+    needs_key: bool = False  # its effect has a name, for the provider or for the record
     given_retry: Retry | None = None  # None where `retry` is the default of the effect kind
 
 
@@ -245,15 +246,17 @@ def step_options(
             f"step {step_name(function)!r}: found effect='at_most_once' with {retry.attempts} attempts, "
             f"expected no retry; leave retry out, or use semantics='at_most_once_per_retry'"
         )
+    effect_parameter = _effect_parameter(function)
     return StepOptions(
         step_name(function) if name is None else check_name("step", name),
         retry,
         kind,
         semantics or AT_LEAST_ONCE,
-        _effect_parameter(function),
+        effect_parameter,
         is_async=inspect.iscoroutinefunction(function),
         starts_durably=kind is Effect.AT_MOST_ONCE or semantics == PER_RETRY,
         is_plain=kind is Effect.REPEATABLE and semantics != PER_RETRY,
+        needs_key=kind is Effect.KEYED or effect_parameter is not None,
         given_retry=given_retry,
     )
 
@@ -263,13 +266,15 @@ def _plain_options(function: Callable[..., Any]) -> StepOptions:
     known = getattr(function, "__semel_plain_step__", None)
     if isinstance(known, StepOptions):
         return known
+    effect_parameter = _effect_parameter(function)
     options = StepOptions(
         step_name(function),
         DEFAULT,
         Effect.REPEATABLE,
         AT_LEAST_ONCE,
-        _effect_parameter(function),
+        effect_parameter,
         is_async=inspect.iscoroutinefunction(function),
+        needs_key=effect_parameter is not None,
     )
     if inspect.isfunction(function):
         function.__semel_plain_step__ = options  # type: ignore[attr-defined]

@@ -10,6 +10,8 @@ import pytest
 import semel
 from semel import Context, Retry, durable_function
 from semel.errors import ExecutionError, StepError
+from semel.executions import read_all
+from semel.kernel.entry import Started
 from tests.runtime.places import Place, run, types_of, until
 
 QUICK = Retry(attempts=3, first_delay_ms=10, jitter="none")
@@ -135,5 +137,28 @@ def test_each_attempt_begins_with_the_arguments_and_variables_that_were_given(pl
             with pytest.raises(ExecutionError):
                 await engine.run(spoiled)
         assert seen == [([1], "nobody")] * 3
+
+    run(scenario())
+
+
+@semel.step(effect="keyed")
+async def keyed(effect_key: str = semel.EFFECT_KEY) -> str:
+    return effect_key
+
+
+@semel.durable_function(name="retries-keyed")
+async def asks_for_a_key(ctx: Context) -> str:
+    return await ctx.step(keyed)
+
+
+def test_G5_the_key_that_a_provider_saw_is_in_the_journal() -> None:
+    async def scenario() -> None:
+        async with semel.Engine("memory://") as engine:
+            seen = await engine.run(asks_for_a_key, key="k")
+            stream = (await engine.executions.list()).items[0]
+            records = read_all(engine._store, engine._store.stream_by_uid(stream.id))
+            starts = [record.entry for record in records if isinstance(record.entry, Started)]
+            assert [start.effect_key for start in starts] == ["", seen]
+            assert len(seen) == 32
 
     run(scenario())

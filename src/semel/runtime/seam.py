@@ -83,6 +83,9 @@ class BodySeam:
         slot.call = call
         slot.arguments, slot.copies = steps.prepare(call)
         recorded = slot.recorded
+        if call.options.needs_key:
+            known = "" if recorded is None or recorded.start is None else recorded.start.effect_key
+            slot.effect_key = known or ids.effect_key(self.services.journal_id, self.origin, slot.id)
         if recorded is None or recorded.status not in ACTIONS:
             slot.context = contextvars.copy_context()
             if recorded is not None:

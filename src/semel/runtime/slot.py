@@ -68,6 +68,7 @@ class Slot:
     context: contextvars.Context | None = None
     task: asyncio.Future[Any] | None = None
     arguments = b""
+    effect_key = ""
     copies: tuple[Any, ...] | bytes = ()
 
     def __init__(self, identity: str, kind: Kind, name: str, path: str, source: str) -> None:
@@ -119,6 +120,7 @@ class Slot:
             source=self.source,
             arguments=self.arguments,
             effect=options.effect,
+            effect_key=self.effect_key,
             semantics=options.semantics if options.starts_durably else "",
         )
 

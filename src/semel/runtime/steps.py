@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from semel.context import StepCall
 from semel.errors import LimitExceededError, SerializationError
-from semel.kernel import ids, values
+from semel.kernel import values
 from semel.kernel.entry import Status
 from semel.kernel.values import ErrorData
 from semel.runtime.slot import Outcome, Slot
@@ -67,7 +67,7 @@ def begin(body: Body, slot: Slot) -> None:
     context = slot.context.copy() if options.retry.attempts > 1 else slot.context
     keywords: dict[str, Any] = {}
     if options.effect_parameter is not None:
-        keywords[options.effect_parameter] = ids.effect_key(services.journal_id, body.origin, slot.id)
+        keywords[options.effect_parameter] = slot.effect_key
     if options.is_async:
         slot.task = start(services.loop, _run(body, slot, call, keywords), context)
         return
