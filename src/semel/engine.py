@@ -186,9 +186,7 @@ class Engine:
             # A journal that takes nothing more must not keep the rest from being let go.
             with contextlib.suppress(StoreError):
                 await worker.close()
-        self._waiters.fail_all(
-            refused("engine: it was closed before the outcome came; the execution goes on in the next")
-        )
+        self._waiters.close(refused("engine: it was closed before the outcome came; the execution goes on in the next"))
         await self._let_go()
         self._state = "closed"
 
@@ -244,7 +242,7 @@ class Engine:
         """The journal cannot be written: nothing is retried in place, every call raises from now on."""
         if self._state == "open":
             self._state = "failed"
-            self._waiters.fail_all(error)
+            self._waiters.close(error)
 
     # Durable functions.
 
@@ -262,9 +260,7 @@ class Engine:
         ValidationError, ReplayError (it is parked), StoreError.
         """
         self._opened()
-        stream, settled = await self._starter.start(function_spec(function), arguments, key)
-        if settled is None:
-            settled = await self._starter.wait(stream)
+        stream, settled = await self._starter.run(function_spec(function), arguments, key)
         return outcome_value(stream.key, settled)
 
     @overload

@@ -29,6 +29,8 @@ class _Start(Job):
     def __init__(
         self, request: journal.StartRequest, worker: Worker, answer: asyncio.Future[journal.StartAnswer]
     ) -> None:
+        self.outcomes: Waiters | None = None  # where the outcome is waited for: it may come with the same commit
+        self.outcome: asyncio.Future[Settled] | None = None
         self.request = request
         self.worker = worker
         self.answer = answer
@@ -42,6 +44,9 @@ class _Start(Job):
             if not self.answer.done():
                 self.answer.set_exception(error)
             return
+        is_open = result.outcome is None and result.stream.status != PARKED
+        if self.outcomes is not None and is_open and not self.answer.done():
+            self.outcome = self.outcomes.expect(result.stream.number, result.stream.uid)
         if result.is_new:
             if result.stream.holder == self.worker.id and result.append is not None:
                 self.worker.adopt(result.stream, list(codec.records(result.append, seq=1)))
@@ -64,6 +69,20 @@ class Starter:
         self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None
     ) -> tuple[Stream, Settled | None]:
         """Return the execution and its outcome, if it has one. On disk when this returns."""
+        answer = await self._request(spec, arguments, key).answer
+        return answer.stream, answer.outcome
+
+    async def run(self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None) -> tuple[Stream, Settled]:
+        """`start`, and wait for the outcome. Raises ParkedError if the execution is out of service."""
+        job = self._request(spec, arguments, key)
+        job.outcomes = self._waiters
+        answer = await job.answer
+        if answer.outcome is not None:
+            return answer.stream, answer.outcome
+        return answer.stream, await self.wait(answer.stream, job.outcome)
+
+    def _request(self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None) -> _Start:
+        """Put a start on its way."""
         services = self._services
         now_ms = services.clock.now_ms()
         uid = new_uid(services, now_ms)
@@ -82,14 +101,13 @@ class Starter:
         )
         job = _Start(request, worker, services.loop.create_future())
         services.committer.enqueue(job)
-        answer = await job.answer
-        return answer.stream, answer.outcome
+        return job
 
-    async def wait(self, stream: Stream) -> Settled:
+    async def wait(self, stream: Stream, outcome: asyncio.Future[Settled] | None = None) -> Settled:
         """Wait for the outcome of an execution. Raises ParkedError if it is out of service."""
         if stream.status == PARKED:
             raise parked_error(self._services.reader, stream)
-        return await self._waiters.wait(stream.number, stream.uid)
+        return await self._waiters.wait(stream.number, stream.uid, outcome)
 
     async def outcome(self, stream: Stream) -> Settled:
         """`wait` for someone who comes later: the outcome may have come before, and nobody tells it twice."""

@@ -74,6 +74,11 @@ VALUES = [
 ]
 
 
+def test_a_number_of_more_digits_than_python_spells_is_shown():
+    assert plain([10**5000]) == [hex(10**5000)]
+    assert hex(-(10**5000)) in json_text(plain(-(10**5000)))
+
+
 @pytest.mark.parametrize(("value", "expected"), VALUES, ids=str)
 def test_a_value_has_a_form_in_json(value, expected):
     assert plain(value) == expected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from pathlib import Path
 from typing import Any, ClassVar
@@ -147,6 +146,95 @@ def test_turns_are_counted_from_the_snapshot_also_over_a_crash(place: Place) -> 
     run(scenario())
 
 
+GATE: list[asyncio.Event] = []
+
+
+async def pass_the_gate() -> int:
+    await GATE[-1].wait()
+    return 1
+
+
+@durable_function(name="stuck-gated")
+async def gated(ctx: Context) -> int:
+    return await ctx.step(pass_the_gate)
+
+
+@durable_function(name="stuck-short")
+async def short(ctx: Context, value: int) -> int:
+    return value
+
+
+class Gated(GenServer[list[int]]):
+    actor_type = "stuck-gated"
+    facets = [DurabilityFacet()]
+
+    @call
+    async def gated(self, ctx: Context) -> int:
+        return await ctx.step(pass_the_gate)
+
+
+@pytest.mark.parametrize("kind", ["function", "actor"])
+def test_a_duplicate_that_joins_in_the_commit_of_the_outcome_hears_it(sqlite: Place, kind: str) -> None:
+    async def scenario() -> None:
+        GATE.append(asyncio.Event())
+        async with sqlite.engine(poll_ms=60_000, drain_ms=100) as engine:
+
+            def ask() -> asyncio.Task[int]:
+                ref = engine.actor(Gated, "g")
+                return asyncio.create_task(
+                    engine.run(gated, key="k") if kind == "function" else ref.call(Gated.gated, key="k")
+                )
+
+            first = ask()
+            await asyncio.sleep(0.05)
+            others = [asyncio.create_task(engine.start(short, number)) for number in range(3)]
+            for _ in range(3):
+                await asyncio.sleep(0)  # these are with the disk now; what comes next goes into one commit
+            second = ask()
+            await asyncio.sleep(0)
+            GATE[-1].set()
+            async with asyncio.timeout(2):
+                assert list(await asyncio.gather(first, second)) == [1, 1]
+            await asyncio.gather(*others)
+
+    run(scenario())
+
+
+def test_an_outcome_is_heard_where_commits_run_inline(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        limits = Limits(poll_ms=60_000, drain_ms=100)
+        async with Engine(f"sqlite:///{tmp_path}/x.db", limits=limits, commit="inline") as engine, asyncio.timeout(2):
+            assert await engine.run(short, 1) == 1
+            assert await engine.actor(Third, "t").call(Third.add, 1) == 1
+
+    run(scenario())
+
+
+async def ask_all_the_time(ref: Any, asked: list[asyncio.Task[int]]) -> None:
+    while len(asked) < 2_000:
+        asked.append(asyncio.create_task(ref.call(Third.add, 1)))
+        await asyncio.sleep(0)
+
+
+def test_who_asks_while_the_engine_closes_hears_of_it(sqlite: Place) -> None:
+    async def scenario() -> None:
+        for _ in range(3):
+            engine = sqlite.engine(drain_ms=20)
+            await engine.open()
+            asked: list[asyncio.Task[int]] = []
+            asking = asyncio.create_task(ask_all_the_time(engine.actor(Third, "t"), asked))
+            await asyncio.sleep(0.005)
+            await engine.close()
+            asking.cancel()
+            _, waiting = await asyncio.wait(asked, timeout=0.5)
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+            assert len(waiting) == 0
+
+    run(scenario())
+
+
 ON_DISK: list[bool] = []
 
 
@@ -185,20 +273,26 @@ def test_a_step_of_a_turn_begins_when_its_message_is_on_disk(place: Place) -> No
     run(scenario())
 
 
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
 def test_an_engine_that_cannot_open_leaves_no_thread_and_no_file_open(tmp_path: Path) -> None:
     async def scenario() -> None:
         (tmp_path / "x.db-socket").mkdir()
-        threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        threads, files = threading.active_count(), open_files()
         for _ in range(3):
             with pytest.raises(UnavailableError, match="socket"):
                 await Engine(f"sqlite:///{tmp_path}/x.db").open()
         assert threading.active_count() == threads
-        assert len(os.listdir("/proc/self/fd")) <= files + 1
+        assert open_files() == files
 
     run(scenario())
 
 
-@pytest.mark.parametrize("limit", ["payload_bytes_max", "running_max", "step_threads_max", "body_threads_max", "lease_ms"])
+@pytest.mark.parametrize(
+    "limit", ["payload_bytes_max", "running_max", "step_threads_max", "body_threads_max", "lease_ms"]
+)
 @pytest.mark.parametrize("value", [0, -1, True, 1.5])
 def test_a_limit_that_nothing_can_run_under_is_refused(limit: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=limit):

@@ -20,6 +20,7 @@ from semel.kernel.entry import Payload
 from semel.kernel.values import ENCODING, decode
 
 _NESTING_MAX: Final = 2 * unpack.DEPTH_MAX
+_INT_BITS_MAX: Final = 8_192  # some 2,500 digits
 
 
 def plain(value: Any, *, level: int = 0) -> Any:
@@ -27,6 +28,8 @@ def plain(value: Any, *, level: int = 0) -> Any:
     if level > _NESTING_MAX:
         return "…"
     match value:
+        case int() if type(value) is int and value.bit_length() > _INT_BITS_MAX:
+            return hex(value)  # Python refuses to spell it in digits
         case None | bool() | int() | str() if type(value) in (type(None), bool, int, str):
             return value
         case float() if type(value) is float:

@@ -14,6 +14,7 @@ class Waiters:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._futures: dict[int, dict[str, list[asyncio.Future[Settled]]]] = {}
+        self._closed: SemelError | None = None
 
     def __len__(self) -> int:
         return len(self._futures)
@@ -29,6 +30,9 @@ class Waiters:
     def expect(self, stream: int, operation: str) -> asyncio.Future[Settled]:
         """A future of the outcome, from now on. To be awaited through `wait`, which lets it go."""
         future: asyncio.Future[Settled] = self._loop.create_future()
+        if self._closed is not None:
+            future.set_exception(self._closed)
+            return future
         self._futures.setdefault(stream, {}).setdefault(operation, []).append(future)
         return future
 
@@ -73,3 +77,8 @@ class Waiters:
         """Tell everyone."""
         for stream in list(self._futures):
             self.park(stream, error)
+
+    def close(self, error: SemelError) -> None:
+        """Tell everyone, also who comes later: no outcome is told any more."""
+        self._closed = error
+        self.fail_all(error)
