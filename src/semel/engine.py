@@ -77,6 +77,7 @@ class Engine:
         self._entropy = random.Random(secrets.randbits(128) if seed is None else seed)  # noqa: S311  # names, not secrets
         self._ownership: Ownership | None = None
         self._socket: OwnerSocket | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._state = "new"
 
     # Opening and closing.
@@ -175,9 +176,15 @@ class Engine:
 
     async def close(self) -> None:
         """Let step bodies end (up to `Limits.drain_ms`), record what they did, leave the rest to the next engine."""
-        if self._state not in ("open", "failed"):
-            return
-        self._state = "closing"
+        if self._closing is None:
+            if self._state not in ("open", "failed"):
+                return
+            self._state = "closing"
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        # Whoever stops waiting for it does not stop it: half closed, it would keep the file from everybody.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._services.is_draining = True
         self._watch.close()
         if self._socket is not None:

@@ -173,25 +173,31 @@ class ParkedError(ReplayError):
 
 
 class StoreError(SemelError):
-    """The journal could not be read or written."""
+    """The journal could not be read or written. Unless it says otherwise, what came of it is unknown."""
+
+    definite = False
 
 
 class ConflictError(StoreError):
     """Another writer was first. Nothing changed; the engine reads again and retries."""
 
+    definite = True
+
 
 class StoreFullError(StoreError):
     """There is no space left. Nothing changed; reads work, and writes resume when there is space."""
+
+    definite = True
 
 
 class UnavailableError(StoreError):
     """The store does not answer, or its owner is another process."""
 
-    definite = False
-
 
 class JournalCorruptError(StoreError):
     """Stored bytes fail their checksum, or are not ours, or are newer than this code."""
+
+    definite = True
 
 
 class Suspend(BaseException):

@@ -76,7 +76,11 @@ class Starter:
         """`start`, and wait for the outcome. Raises ParkedError if the execution is out of service."""
         job = self._request(spec, arguments, key)
         job.outcomes = self._waiters
-        answer = await job.answer
+        try:
+            answer = await job.answer
+        except asyncio.CancelledError:
+            self._waiters.forget(job.outcome)
+            raise
         if answer.outcome is not None:
             return answer.stream, answer.outcome
         return answer.stream, await self.wait(answer.stream, job.outcome)
@@ -92,7 +96,7 @@ class Starter:
             spec.name,
             uid if key is None else ids.check_key(key),
             uid,
-            lambda: services.payload(f"arguments of {spec.name!r}", [*arguments]),
+            services.payload(f"arguments of {spec.name!r}", [*arguments]),
             values.fingerprint([*arguments]),
             spec.version,
             now_ms,
@@ -169,7 +173,11 @@ class Post:
         """Send, and wait for the reply, which is durable by then."""
         job = self._request(message)
         job.replies = self._waiters
-        answer = await job.answer
+        try:
+            answer = await job.answer
+        except asyncio.CancelledError:
+            self._waiters.forget(job.reply)
+            raise
         if answer.outcome is not None:
             return answer.outcome
         if answer.stream.status == PARKED:
@@ -263,7 +271,8 @@ class OutcomeWatch:
                     self._look_at(number)
         except SemelError as error:
             self._waiters.fail_all(error)
-        self.open()
+        finally:
+            self.open()
 
     def _look_at(self, number: int) -> None:
         reader = self._services.reader

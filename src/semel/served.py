@@ -23,16 +23,33 @@ async def serve(engine: Engine, method: str, arguments: dict[str, Any]) -> Any:
     """
     match method:
         case "run":
-            spec = function_spec(str(arguments["function"]))
-            execution = await engine.start_spec(spec, values.decode(arguments["arguments"]), key=arguments.get("key"))
+            spec = function_spec(_text(arguments, "function"))
+            given = values.decode(_needed(arguments, "arguments"))
+            if not isinstance(given, tuple | list):
+                raise ValidationError(f"request 'run': its arguments are {type(given).__name__}, expected a tuple")
+            execution = await engine.start_spec(spec, tuple(given), key=arguments.get("key"))
             return values.encode(await execution.result())
         case "stop" | "resume":
             act = engine.executions.stop if method == "stop" else engine.executions.resume
             info = await act(
-                str(arguments["id"]), function=arguments.get("function"), reason=str(arguments.get("reason") or "")
+                _text(arguments, "id"), function=arguments.get("function"), reason=str(arguments.get("reason") or "")
             )
             return msgspec.msgpack.encode(msgspec.structs.replace(info, result=None))
         case "ping":
             return {"running": engine.running_count}
         case _:
             raise ValidationError(f"request {method!r}: expected run, stop, resume or ping")
+
+
+def _needed(arguments: dict[str, Any], name: str) -> Any:
+    try:
+        return arguments[name]
+    except KeyError:
+        raise ValidationError(f"request: it has no {name!r}, expected one; use the semel of this version") from None
+
+
+def _text(arguments: dict[str, Any], name: str) -> str:
+    found = _needed(arguments, name)
+    if not isinstance(found, str):
+        raise ValidationError(f"request: its {name!r} is {type(found).__name__}, expected text")
+    return found

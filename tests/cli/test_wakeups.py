@@ -13,7 +13,7 @@ from semel.store.memory import MemoryStore
 
 
 def begin(store, key="k", *, now_ms=1000):
-    request = StartRequest("default", "order", key, f"uid-{key}", lambda: Payload(b"\xc0"), b"f", "v", now_ms, 1)
+    request = StartRequest("default", "order", key, f"uid-{key}", Payload(b"\xc0"), b"f", "v", now_ms, 1)
     return commit(store, lambda transaction: start(transaction, request).stream)
 
 

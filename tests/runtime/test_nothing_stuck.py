@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from pathlib import Path
 from typing import Any, ClassVar
@@ -297,3 +298,56 @@ def test_an_engine_that_cannot_open_leaves_no_thread_and_no_file_open(tmp_path: 
 def test_a_limit_that_nothing_can_run_under_is_refused(limit: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=limit):
         Limits(**{limit: value})
+
+
+@semel.durable_function(name="stuck-exits")
+async def exits(ctx: Context, where: str) -> int:
+    if where == "body":
+        sys.exit(3)
+    return await ctx.step(leaves, where, retry=Retry(attempts=1))
+
+
+async def leaves(where: str) -> int:
+    if where == "step":
+        sys.exit(3)
+    raise GeneratorExit
+
+
+@pytest.mark.parametrize("where", ["body", "step", "generator"])
+def test_an_exit_in_user_code_is_its_failure_and_never_the_host_s(where: str) -> None:
+    async def scenario() -> None:
+        async with Engine("memory://") as engine:
+            with pytest.raises(ExecutionError) as caught:
+                await engine.run(exits, where, key="k")
+            expected = {"body": "SystemExit", "step": "StepError", "generator": "StepError"}
+            assert caught.value.error_type == expected[where]
+
+    run(scenario())
+
+
+def test_closing_goes_on_when_whoever_waits_for_it_stops_waiting(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = f"sqlite:///{tmp_path}/x.db"
+        engine = Engine(path, limits=Limits(drain_ms=300))
+        await engine.open()
+        held = asyncio.Event()
+        started = await engine.start(waits_for_ever, key="k")
+        assert started.name == "k"
+        await asyncio.sleep(0.05)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.close(), 0.05)
+        await engine.close()
+        held.set()
+        async with Engine(path):
+            pass
+
+    run(scenario())
+
+
+@semel.durable_function(name="stuck-waits")
+async def waits_for_ever(ctx: Context) -> None:
+    await ctx.step(never)
+
+
+async def never() -> None:
+    await asyncio.Event().wait()

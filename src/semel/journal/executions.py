@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -16,17 +15,14 @@ from semel.store import codec
 from semel.store.base import FUNCTION, RUNNING, Key, KeyId, Reader, Row, Stream, Transaction
 
 
-class StartRequest(Struct, frozen=True):
-    """A request to run a function under a key. `worker` holds the new stream at once, or None.
-
-    `payload` makes the input; it is asked for only if the execution is new.
-    """
+class StartRequest(Struct, frozen=True, gc=False):
+    """A request to run a function under a key. `worker` holds the new stream at once, or None."""
 
     namespace: str
     function: str
     key: str
     uid: str
-    payload: Callable[[], Payload]
+    payload: Payload
     fingerprint: bytes
     version: str
     now_ms: int
@@ -73,7 +69,6 @@ def start(transaction: Transaction, request: StartRequest) -> StartAnswer:
 
 
 def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, codec.Append]:
-    payload = request.payload()
     held = request.worker is not None
     stream = Stream(
         transaction.store.next_stream(),
@@ -96,7 +91,7 @@ def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, co
         Kind.EXECUTION,
         name=request.key,
         version=request.version,
-        payload=payload,
+        payload=request.payload,
         fingerprint=request.fingerprint,
         source=request.source,
         origin=request.uid,

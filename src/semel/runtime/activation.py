@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from semel.actor import ActorSpec, GenServer
@@ -20,7 +20,6 @@ from semel.errors import (
     ParkedError,
     ReplayError,
     SerializationError,
-    StoreFullError,
 )
 from semel.journal.advance import Advanced, EndTurn, Then
 from semel.kernel import values
@@ -29,7 +28,7 @@ from semel.kernel.mailbox import Mailbox
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Operation, Update, fold
 from semel.runtime.alarm import Alarm
-from semel.runtime.holder import Holder, is_expected, is_retryable
+from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable
 from semel.runtime.invocation import End, outcome_of
 from semel.runtime.seam import failed
 from semel.runtime.services import Services
@@ -71,6 +70,7 @@ class Activation:
         self._snapshot_place: int | None = None
         self._turn: Turn | None = None
         self._ending_turns: list[Turn] = []
+        self._inside: dict[str, list[str]] = {}
         self._covered: list[Slot] = []
         self._is_advancing = False
         self._ending: End | None = None
@@ -84,13 +84,12 @@ class Activation:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is open, to be written or being written."""
-        return (
-            self._turn is None
-            and not self._ending_turns
-            and not self.holder.in_flight
-            and not self.holder.outbox
-            and self._mailbox.head() is None
-        )
+        return self._is_at_rest and self._mailbox.head() is None
+
+    @property
+    def _is_at_rest(self) -> bool:
+        """Whether no turn is open, and nothing to be written or being written."""
+        return self._turn is None and not self._ending_turns and not self.holder.in_flight and not self.holder.outbox
 
     @property
     def can_stay(self) -> bool:
@@ -111,7 +110,7 @@ class Activation:
         if self.spec.durability is not None:
             self._replays.extend(self._mailbox.turns())
             self._turns_since_snapshot = len(self._replays)
-        self._forget_settled()
+        self._forget_settled(dict(self.holder.operations))
         self.advance()
 
     def observe(self, append: codec.Append, seq: int) -> None:
@@ -272,6 +271,8 @@ class Activation:
             self._park(error)
             return
         outcome = self._keep_state(outcome)
+        if not turn.body.loop.is_empty and self._state is not None:
+            self._restore()  # what the handler left running keeps the old instance, and cannot touch this one
         if not turn.is_replay:
             self._record_end(turn, outcome)
         self._turn = None
@@ -350,7 +351,7 @@ class Activation:
                     replies.append(record.entry)
         if self.spec.durability is None:
             self._mailbox.forget_turns()
-        self._forget_settled()
+        self._forget_settled(advanced.changes)
         for reply in replies:
             self._on_reply(self.stream, reply)
         self.idle_since_ms = self.services.clock.now_ms()
@@ -372,21 +373,25 @@ class Activation:
             self._terminate("closed" if self.services.is_draining else "passivated")
         self._on_end(self, End.RELEASED)
 
-    def _forget_settled(self) -> None:
+    def _forget_settled(self, changes: Mapping[str, Operation]) -> None:
         """Drop the operations of settled messages: a turn that ended is not asked about again."""
-        operations = self.holder.operations
-        settled = {name for name, operation in operations.items() if operation.ended_ms is not None}
-        if self._turn is not None:
-            scope = self._turn.message.id
-            prefix = (f"{scope}_", f"{scope}-")
-            settled = {
-                name for name in settled if not name.startswith(prefix) and operations[name].kind is Kind.MESSAGE
-            }
-        for name in settled:
-            del operations[name]
+        for name, operation in changes.items():
+            if operation.kind is not Kind.MESSAGE:
+                self._inside.setdefault(self._message_of(operation), []).append(name)
+        for name, operation in changes.items():
+            if operation.kind is Kind.MESSAGE and operation.ended_ms is not None:
+                for inner in (name, *self._inside.pop(name, ())):
+                    self.holder.operations.pop(inner, None)
+
+    def _message_of(self, operation: Operation) -> str:
+        """The message in whose turn an operation is."""
+        parent = operation.parent
+        while (scope := self.holder.operations.get(parent)) is not None and scope.kind is not Kind.MESSAGE:
+            parent = scope.parent
+        return parent
 
     def _lost(self, error: BaseException) -> None:
-        if isinstance(error, StoreFullError) and self._ending is None and not self._is_closed:
+        if is_refused(error) and self._ending is None and not self._is_closed:
             self.holder.append_later()
             return
         if not is_expected(error):
@@ -404,11 +409,14 @@ class Activation:
 
     def passivate(self) -> None:
         """Leave memory if nothing is open; a state that is ahead of its snapshot is recorded first."""
-        if self._is_ended or self._ending is not None or not self.is_idle:
+        if self._is_ended or self._ending is not None or not self._is_at_rest:
+            return
+        has_mail = self._mailbox.head() is not None
+        if has_mail and not self.services.is_draining:
             return
         if self.spec.durability is not None and self._turns_since_snapshot and self._state is not None:
             self.holder.record(EndTurn("", self.services.clock.now_ms(), self._snapshot(), self.spec.version))
-        self.holder.flush(Then.RELEASE, base=self._mailbox.base())
+        self.holder.flush(Then.YIELD if has_mail else Then.RELEASE, base=self._mailbox.base())
 
     @property
     def _is_closed(self) -> bool:

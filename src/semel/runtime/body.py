@@ -99,7 +99,10 @@ class Body(BodySeam):
         loop, main, deliveries = self.loop, self.main, self._deliveries
         while True:
             if loop.ready:
-                loop.run_to_rest()
+                try:
+                    loop.run_to_rest()
+                except SystemExit:
+                    continue  # it is the outcome of the task that raised it: an engine never exits its host
             if self.divergence is not None or self.busy or self.closed is not None:
                 return
             if self._is_replaying and self._replay_one():
@@ -237,12 +240,21 @@ class Body(BodySeam):
                 slot.phase = STARTING
                 self.running += 1
                 running = self.running
-                steps.begin(self, slot)
+                self._begin_step(slot)
                 ended += running - self.running
                 if slot.phase is STARTING:
                     slot.phase = RUNNING
         if ended:
             self.pump()
+
+    def _begin_step(self, slot: Slot) -> None:
+        try:
+            steps.begin(self, slot)
+        except Exception as error:
+            logger.exception("step %r (%s) could not begin", slot.name, slot.id)
+            self.running -= 1
+            slot.phase = DONE
+            self.divergence = self.divergence or ParkedError(f"step {slot.name!r} could not begin: {error!r}")
 
     def tell_step(self, slot: Slot) -> None:
         steps.cancel(self, slot)
@@ -292,8 +304,7 @@ class Body(BodySeam):
             return
         self.closed = signal
         self.loop.close_seam(signal)
-        if not self.loop.is_empty:
-            self.services.keep(self.loop.cancel_all(), name)
+        self._unwind(name)
         self._slots.clear()
         self._fresh.clear()
         self._deliveries.clear()
@@ -303,6 +314,14 @@ class Body(BodySeam):
             self.loop.let_go()
             self._at_rest = _nothing
             self.main = None
+
+    def _unwind(self, name: str) -> None:
+        while not self.loop.is_empty:
+            try:
+                self.services.keep(self.loop.cancel_all(), name)
+            except SystemExit:
+                continue  # a task raised it while it ended
+            return
 
 
 def _nothing() -> None:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from semel.errors import StoreError, StoreFullError, UnavailableError
+from semel.errors import StoreError, UnavailableError
 from semel.store.base import Needs, Store, Transaction
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class _Batches:
         if not isinstance(error, StoreError):
             logger.critical("the committer failed, and this engine with it", exc_info=error)
             raised = UnavailableError(f"the committer failed with {error!r}; this engine must be closed")
-        if isinstance(raised, StoreError) and not isinstance(raised, StoreFullError):
+        if isinstance(raised, StoreError) and not raised.definite:
             self.failed = raised
             logger.critical("the journal failed, and this engine with it: %s", raised)
         for job in batch:

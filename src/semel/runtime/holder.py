@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from semel.errors import ConflictError, LeaseLost, StoreError, StoreFullError, UnavailableError
+from semel.errors import ConflictError, JournalCorruptError, LeaseLost, StoreError, UnavailableError
 from semel.journal import holding
 from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance, park
 from semel.kernel.operation import Operation, Update
@@ -153,7 +153,13 @@ def _no_lost(error: BaseException) -> None:
 
 def is_retryable(error: BaseException) -> bool:
     """Whether the stream is still ours and can be replayed and tried again."""
-    return isinstance(error, (ConflictError, StoreFullError))
+    return isinstance(error, ConflictError) or is_refused(error) or not is_expected(error)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the store refused an append that may be tried again as it is: no space, or another program writes."""
+    is_ours = isinstance(error, (ConflictError, JournalCorruptError))
+    return isinstance(error, StoreError) and error.definite and not is_ours
 
 
 def is_expected(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from semel.context import Context
-from semel.errors import Evicted, LeaseLost, ParkedError, StoreFullError, Suspend
+from semel.errors import Evicted, LeaseLost, ParkedError, Suspend
 from semel.function import FunctionSpec
 from semel.journal.advance import Advanced, Then
 from semel.kernel import values
@@ -21,7 +21,7 @@ from semel.kernel.memo import Memo
 from semel.kernel.operation import Update, fold
 from semel.runtime.alarm import Alarm
 from semel.runtime.body import Body
-from semel.runtime.holder import Holder, is_expected, is_retryable, without_results
+from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable, without_results
 from semel.runtime.seam import failed, succeeded
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, Outcome, Slot
@@ -219,7 +219,7 @@ class Invocation:
             self._leave()
 
     def _lost(self, error: BaseException) -> None:
-        if isinstance(error, StoreFullError) and self._ending is None and self.body.closed is None:
+        if is_refused(error) and self._ending is None and self.body.closed is None:
             self.holder.append_later()
             return
         if not is_expected(error):

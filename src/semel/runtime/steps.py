@@ -87,6 +87,7 @@ def start(
     if EAGER_START:
         return asyncio.Task(coro, loop=loop, context=context, **EAGER_START)
     first: list[Callable[[], object]] = []
+    before = vars(loop).get("call_soon") if hasattr(loop, "__dict__") else None
     try:
         loop.call_soon = lambda callback, *_, **__: first.append(callback)  # type: ignore[assignment, method-assign]
     except AttributeError:
@@ -94,7 +95,10 @@ def start(
     try:
         task = asyncio.Task(coro, loop=loop, context=context)
     finally:
-        del loop.call_soon
+        if before is None:
+            del loop.call_soon
+        else:
+            loop.call_soon = before  # type: ignore[method-assign]
     context.run(first[0])
     return task
 
@@ -116,9 +120,13 @@ async def _run(body: Body, slot: Slot, call: StepCall, keywords: dict[str, Any])
         result = await call.function(*_own(slot), **keywords)
     except asyncio.CancelledError:
         body.services.step_ended(body, slot, *_cancelled(slot))
-    except (SystemExit, KeyboardInterrupt, GeneratorExit):
+    except KeyboardInterrupt:
         raise
-    except BaseException as error:
+    except GeneratorExit as error:
+        # Its own, or the interpreter closing what will never go on; the step is over either way.
+        body.services.step_ended(body, slot, None, values.describe_error(error), error)
+        raise
+    except BaseException as error:  # SystemExit too: an engine never exits its host
         body.services.step_ended(body, slot, None, values.describe_error(error), error)
     else:
         body.services.step_ended(body, slot, _returned(body, slot, result), None, None)

@@ -45,6 +45,14 @@ class Waiters:
         finally:
             self._drop(stream, operation, future)
 
+    def forget(self, future: asyncio.Future[Settled] | None) -> None:
+        """Let go of a future that nobody will await."""
+        for stream, operations in list(self._futures.items()):
+            for operation, futures in list(operations.items()):
+                if future is not None and any(kept is future for kept in futures):
+                    self._drop(stream, operation, future)
+                    future.cancel()
+
     def _drop(self, stream: int, operation: str, future: asyncio.Future[Settled]) -> None:
         operations = self._futures.get(stream, {})
         futures = operations.get(operation, [])

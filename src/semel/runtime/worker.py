@@ -252,7 +252,12 @@ class Worker:
         self.services.loop.call_later(self.services.limits.poll_ms / 1000, self._retry, number)
 
     def _retry(self, number: int) -> None:
-        stream = None if self._is_closed else self.services.reader.stream(number)
+        try:
+            stream = None if self._is_closed else self.services.reader.stream(number)
+        except StoreError:
+            logger.exception("worker %s: stream %d could not be read; it is tried again", self.id, number)
+            self._retry_later(number)
+            return
         if stream is not None and stream.holder == self.id and number not in self.running:
             self.adopt(stream)
 
