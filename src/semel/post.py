@@ -219,17 +219,23 @@ class Post:
         for job in batch:
             if not isinstance(job, _Send) or job.error is not None or job.result.append is None:
                 continue
-            run = self._services.runners.get(job.result.stream.number)
-            if isinstance(run, Activation) and run.take_ahead(job.result.append, job.result.seq):
-                job.ahead = ahead[run.stream.number] = run
-        for run in ahead.values():
-            run.advance()
+            stream = job.result.stream
+            run = self._services.runners.get(stream.number)
+            if not isinstance(run, Activation) or run.stream.epoch != stream.epoch:
+                continue  # not in memory, or another engine's by now
+            if run.take_ahead(job.result.append, job.result.seq):
+                job.ahead = ahead[stream.number] = run
+        for activation in ahead.values():
+            activation.advance()
 
     def sent(self, answer: messages.SendAnswer, worker: Worker) -> None:
         """The message is on disk: whoever has the actor in memory takes it in."""
         if answer.append is None:
             return
         stream = answer.stream
+        run = self._services.runners.get(stream.number)
+        if run is not None and run.stream.epoch != stream.epoch:
+            run.lose()  # another engine has taken the actor, as the row of its stream shows
         if answer.is_claimed:
             worker.adopt(stream)
             return

@@ -18,7 +18,7 @@ from semel.kernel.entry import Payload
 from semel.runtime.clock import Clock
 from semel.runtime.committer import Committer
 from semel.runtime.slot import STARTING
-from semel.store.base import Reader
+from semel.store.base import Reader, Stream
 
 if TYPE_CHECKING:
     from semel.runtime.body import Body
@@ -57,6 +57,9 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 class Runner(Protocol):
     """What holds a stream in this process: an invocation or an activation."""
+
+    @property
+    def stream(self) -> Stream: ...
 
     def lose(self) -> None:
         """Another holder has the stream, or it was stopped: nothing more is recorded."""
