@@ -53,6 +53,7 @@ class Worker:
         self.id = identity
         self.running: dict[int, Run] = {}
         self._residents: OrderedDict[int, Run] = OrderedDict()
+        self._losing: list[Run] = []  # have lost their stream, and have still to end
         self._on_settled = on_settled
         self._on_parked = on_parked
         self._alarm = Alarm(services, self.look)
@@ -153,6 +154,13 @@ class Worker:
 
     def adopt(self, stream: Stream, records: list[Record] | None = None) -> None:
         """Run a stream that this worker holds now. `records` spares reading those of a new one."""
+        if self._is_closed:
+            return  # it came with the last commits; closing makes it due for the next engine
+        superseded = self.running.get(stream.number)
+        if superseded is not None:
+            # Another worker took the stream and let it go meanwhile: this run has lost it, and has not heard.
+            self._losing.append(superseded)
+            superseded.lose()
         resident = self._residents.pop(stream.number, None)
         if resident is not None:
             if self._is_current(resident, stream):
@@ -216,6 +224,8 @@ class Worker:
         number = run.stream.number
         if self.running.get(number) is run:
             del self.running[number]
+        if run in self._losing:
+            self._losing.remove(run)
         if self.services.runners.get(number) is run:
             del self.services.runners[number]
         if self._is_short:
@@ -311,8 +321,9 @@ class Worker:
     def abandon(self) -> None:
         """Let everything go from memory (R1), and tell nobody: what is held stays so until the lease ends."""
         self._stop()
-        for run in [*self.running.values(), *self._residents.values()]:
+        for run in [*self.running.values(), *self._losing, *self._residents.values()]:
             run.evict()
+        self._losing.clear()
         self._residents.clear()
 
     def _stop(self) -> None:
