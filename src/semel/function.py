@@ -6,16 +6,13 @@ needs to know, and register the name under which the journal refers to the code.
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import inspect
-import textwrap
 from collections.abc import Callable
-from types import CodeType
 from typing import Any, Final, Literal, TypeVar, overload
 
 from msgspec import Struct
 
+from semel.code import code_hash
 from semel.errors import UnknownHandlerError, ValidationError
 from semel.kernel.entry import Effect
 from semel.kernel.ids import check_name
@@ -24,7 +21,6 @@ from semel.retry import DEFAULT, NEVER, Retry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-HASH_VERSION: Final = "a1"
 AT_LEAST_ONCE: Final = "at_least_once"
 PER_RETRY: Final = "at_most_once_per_retry"
 Semantics = Literal["at_least_once", "at_most_once_per_retry"]
@@ -312,84 +308,3 @@ def _effect_parameter(function: Callable[..., Any]) -> str | None:
     except (TypeError, ValueError):
         return None
     return next((parameter.name for parameter in parameters if parameter.default is EFFECT_KEY), None)
-
-
-_CONSTANTS: Final = (type(None), bool, int, float, complex, str, bytes, tuple, type(...))
-
-
-def code_hash(code: Callable[..., Any] | type) -> str:
-    """Digest of the normalised source of a function or class, the same under every Python.
-
-    Docstrings, comments, annotations, layout and the decorators of the whole do not count. Code
-    without source is told apart by its bytecode, which another Python compiles otherwise.
-    """
-    try:
-        whole = ast.parse(textwrap.dedent(inspect.getsource(code))).body[0]
-        if isinstance(whole, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            whole.decorator_list = []
-        text = _spell(_Normal().visit(whole))
-    except (OSError, TypeError, SyntaxError):
-        text = _spell_compiled(code)
-    return f"{HASH_VERSION}:{hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=10).hexdigest()}"
-
-
-def _spell(node: object) -> str:
-    """A syntax tree as text, without what is empty: newer Pythons add fields."""
-    if isinstance(node, ast.AST):
-        fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
-        return f"{type(node).__name__}({', '.join(f'{name}={_spell(value)}' for name, value in fields)})"
-    if isinstance(node, list):
-        return f"[{', '.join(_spell(item) for item in node)}]"
-    return repr(node)
-
-
-def _spell_compiled(code: object) -> str:
-    """Bytecode as text, the same in every process."""
-    if isinstance(code, CodeType):
-        constants = ", ".join(_spell_compiled(constant) for constant in code.co_consts)
-        return f"{code.co_code.hex()} {code.co_names!r} {code.co_varnames!r} ({constants})"
-    if isinstance(code, frozenset):
-        return f"{{{', '.join(sorted(map(repr, code)))}}}"
-    if isinstance(code, type):
-        parts = [(name, part) for name, part in vars(code).items() if not name.startswith("__") or callable(part)]
-        return " ".join(f"{name}={_spell_compiled(part)}" for name, part in parts)
-    if not isinstance(code, _CONSTANTS) and not callable(code):
-        return type(code).__name__
-    compiled = getattr(inspect.unwrap(code) if callable(code) else code, "__code__", None)
-    return repr(code) if compiled is None else _spell_compiled(compiled)
-
-
-class _Normal(ast.NodeTransformer):
-    """Drops what does not change behaviour."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        return self._function(node)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
-        return self._function(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        node.body = _without_docstring(node.body)
-        return self.generic_visit(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        if node.value is None:
-            node.annotation = ast.Constant(None)
-            return self.generic_visit(node)
-        return self.generic_visit(ast.Assign([node.target], node.value))
-
-    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
-        node.returns = None
-        node.body = _without_docstring(node.body)
-        return self.generic_visit(node)
-
-
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        return body[1:] or [ast.Pass()]
-    return body

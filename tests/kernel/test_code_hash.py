@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from semel.function import code_hash
+from semel.code import code_hash
 
 BASE = """
     async def pay(ctx, order, *rest, retries=3, **more):
@@ -34,10 +34,11 @@ SAME = {
     .replace("more: str):", "more: str) -> int:")
     .replace("double(x)", "double(x: float) -> float")
     .replace("total =", "total: int ="),
-    "its decorator": BASE.replace("    async", "    @identity\n    async"),
+    "semel's decorators": BASE.replace("    async", "    @durable_function(name='other')\n    async"),
     "quotes": BASE.replace('"total"', "'total'"),
 }
 OTHER = {
+    "its decorator": BASE.replace("    async", "    @identity\n    async"),
     "a constant": BASE.replace("x * 2", "x * 3"),
     "a default": BASE.replace("retries=3", "retries=4"),
     "a name": BASE.replace('["total"]', '["amount"]'),
@@ -60,7 +61,10 @@ def _modules_of_this_test() -> Iterator[None]:
 def load(folder: Path, source: str, name: str = "code") -> Any:
     """Import source from a file of its own, as user code would be."""
     path = folder / f"{name}.py"
-    path.write_text("def identity(f):\n    return f\n\n" + textwrap.dedent(source), encoding="utf-8")
+    path.write_text(
+        "from semel import durable_function\n\ndef identity(f):\n    return f\n\n" + textwrap.dedent(source),
+        encoding="utf-8",
+    )
     spec = importlib.util.spec_from_file_location(f"{folder.name}_{name}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -84,7 +88,7 @@ def test_a_version_changes_with(what: str, tmp_path: Path) -> None:
 
 def test_a_version_is_the_same_under_every_python_and_in_every_release(tmp_path: Path) -> None:
     """Another value here parks or forces snapshots everywhere: then HASH_VERSION must change too."""
-    assert code_hash(load(tmp_path, BASE).pay) == "a1:173d30a8617118b49abc"
+    assert code_hash(load(tmp_path, BASE).pay) == "a2:721f91e0b6be9b27ef20"
 
 
 def test_indented_code_has_the_hash_of_the_same_code_elsewhere(tmp_path: Path) -> None:
@@ -118,7 +122,7 @@ def test_a_field_without_a_value_counts_by_its_name(tmp_path: Path) -> None:
 
 
 NO_SOURCE = """
-from semel.function import code_hash
+from semel.code import code_hash
 scope = {}
 def make(text):
     exec(compile(text, "<made>", "exec"), scope)

@@ -159,7 +159,7 @@ def test_a_durable_function_is_found_by_object_and_by_name() -> None:
     spec = function_spec(pay)
     assert (spec.name, spec.is_async, spec) == ("tests.pay", True, function_spec("tests.pay"))
     assert spec.version == spec.version
-    assert spec.version.startswith("tests.pay@a1:")
+    assert spec.version.startswith("tests.pay@a2:")
     assert spec.source.startswith(__file__)
 
     @durable_function

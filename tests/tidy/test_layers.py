@@ -15,6 +15,7 @@ LAYERS = {
     "semel.store": 2,
     "semel.journal": 3,
     "semel.history": 3,
+    "semel.code": 3,
     "semel.function": 3,
     "semel.context": 3,
     "semel.batch": 3,
@@ -37,7 +38,9 @@ LAYERS = {
     "semel": 8,
 }
 
-USER_SIDE = frozenset({"semel.function", "semel.context", "semel.batch", "semel.retry", "semel.actor", "semel.facet"})
+USER_SIDE = frozenset(
+    {"semel.code", "semel.function", "semel.context", "semel.batch", "semel.retry", "semel.actor", "semel.facet"}
+)
 
 # Same height or lower, and still not to be imported.
 NEVER = {

@@ -11,9 +11,10 @@ import typing
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
+from semel.code import code_hash
 from semel.errors import UnknownHandlerError, ValidationError
 from semel.facet import DurabilityFacet, Facet
-from semel.function import REGISTRY, code_hash, public_name
+from semel.function import REGISTRY, public_name
 from semel.kernel.ids import check_name
 from semel.kernel.values import register_annotations
 
