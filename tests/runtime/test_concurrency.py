@@ -106,6 +106,27 @@ def test_who_came_first_is_the_same_on_replay(place: Place, residents_max: int) 
     run(scenario())
 
 
+def test_a_set_of_tasks_iterates_alike_when_a_child_context_is_not_run_again(place: Place) -> None:
+    async def inner(ctx: Context, count: int) -> list[int]:
+        return list(await asyncio.gather(*(ctx.step(slow, value, 0) for value in range(count))))
+
+    @durable_function
+    async def sets(ctx: Context) -> list[str]:
+        orders = []
+        for count in range(1, 6):
+            await ctx.run_in_child_context(inner, count)
+            done, _ = await asyncio.wait([asyncio.create_task(ctx.step(slow, value, 0)) for value in range(3)])
+            orders.append(" ".join(str(task.result()) for task in done))
+            await ctx.wait(ms=1, name=f"after {orders[-1]}")
+        return orders
+
+    async def scenario() -> None:
+        async with place.engine(residents_max=0) as engine:
+            assert [sorted(order.split()) for order in await engine.run(sets)] == [["0", "1", "2"]] * 5
+
+    run(scenario())
+
+
 @both_ways
 def test_a_timeout_over_a_wait_and_sleep_are_durable_timers(place: Place, residents_max: int) -> None:
     @durable_function

@@ -3,8 +3,8 @@
 It runs only what the body scheduled, until nothing is ready; the outside then delivers one
 completion and lets it run to rest again. Replay delivers the recorded completions in the
 same order, so the same code takes the same path, races included. Three things make that so:
-callbacks run in the order they were scheduled, tasks and futures hash by the order they were
-made (a set of them otherwise iterates in memory order), and a timer is asked of `Timers`,
+callbacks run in the order they were scheduled, tasks and futures hash by their place in the
+lineage (a set of them otherwise iterates in memory order), and a timer is asked of `Timers`,
 whose firing is a recorded fact. Whatever would let the world in (I/O, threads, signals) is
 refused. The loop is pumped from a plain callback, never from inside a task.
 """
@@ -24,6 +24,7 @@ from contextvars import Context, copy_context
 from types import CoroutineType, FrameType
 from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
 
+from semel.runtime.body_handle import BodyHandle, BodyTimer
 from semel.runtime.frame import Frame, current_frame
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class Timers(Protocol):
 
 
 class BodyFuture(asyncio.Future[T]):
-    """Hashes by order of creation; equal only to itself."""
+    """Hashes by who made it, and in which order; equal only to itself."""
 
     __slots__ = ("_ordinal",)
     _ordinal: int
@@ -66,17 +67,17 @@ class BodyFuture(asyncio.Future[T]):
 
 
 class BodyTask(asyncio.Task[T]):
-    """Hashes by order of creation; equal only to itself. `context` is the one it runs in."""
+    """Hashes by who made it, and in which order; equal only to itself. `context` is the one it runs in."""
 
     __slots__ = ("_ordinal", "context")
 
-    def __init__(self, coro: Awaited[T], *, loop: BodyLoop, name: str, context: Context) -> None:
+    def __init__(self, coro: Awaited[T], *, loop: BodyLoop, name: str, context: Context, ordinal: int) -> None:
         self.context = context
         # asyncio registers the task in one process-wide weak set, under the hash it has now. The
         # ordinals of thousands of resident bodies are the same small numbers and would collide.
         self._ordinal = id(self) >> 4
         super().__init__(coro, loop=loop, name=name, context=context)
-        self._ordinal = loop._next_ordinal()
+        self._ordinal = ordinal
         self._log_destroy_pending = False
 
     def __hash__(self) -> int:
@@ -85,37 +86,6 @@ class BodyTask(asyncio.Task[T]):
 
 # What gather() returns is built without asking the loop; `get_debug` gives it this class.
 BodyGathering = type("BodyGathering", (GATHERING,), {"__hash__": lambda self: self._ordinal})
-
-
-class BodyHandle(asyncio.Handle):
-    """A callback that is ready. Made without the base's questions about debug mode: it is the hot path."""
-
-    __slots__ = ()
-
-    def __init__(
-        self, callback: Callable[..., object], args: tuple[object, ...], loop: BodyLoop, context: Context | None
-    ) -> None:
-        self._context = copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
-
-
-class BodyTimer(asyncio.TimerHandle):
-    """A timer; unlike the base, equal only to itself, so that it can be a key."""
-
-    __slots__ = ("_ordinal",)
-    _ordinal: int
-    _scheduled: bool
-
-    def __hash__(self) -> int:
-        return self._ordinal
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
 
 class _NoTimers:
@@ -184,7 +154,6 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self._live: dict[BodyTask[Any], None] = {}
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
         self._asyncgens_max = ASYNCGENS_MIN
-        self._ordinals = 0
         self._running = False
         self._signal: type[BaseException] | None = None
         self._refusals = 0
@@ -318,7 +287,15 @@ class BodyLoop(asyncio.AbstractEventLoop):
         if self._signal is not None:
             self._turn_away(sys._getframe(1))
         future: BodyFuture[Any] = BodyFuture(loop=self)
-        future._ordinal = self._ordinals = self._ordinals + 1
+        future._ordinal = current_frame.get(self.frame).next_ordinal()
+        return future
+
+    def create_waiter(self) -> asyncio.Future[Any]:
+        """`create_future` for an operation's own use: user code never has it, and so it has no place in the order."""
+        if self._signal is not None:
+            self._turn_away(sys._getframe(1))
+        future: BodyFuture[Any] = BodyFuture(loop=self)
+        future._ordinal = 0
         return future
 
     def create_task(
@@ -346,8 +323,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
                 "a body gave one context to two tasks, and their operations could not be told apart; "
                 "give each its own: context=contextvars.copy_context()"
             )
-        frame = current_frame.get(self.frame).child_task()
-        return self._start(coro, name=name, context=context, frame=frame)
+        parent = current_frame.get(self.frame)
+        return self._start(coro, name=name, context=context, frame=parent.child_task(), ordinal=parent.next_ordinal())
 
     async def shutdown_asyncgens(self) -> None:
         """Close every async generator of this body that is not exhausted, the innermost first."""
@@ -368,7 +345,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         if caller.f_code is GATHERING_INIT:
             gathering = caller.f_locals["self"]
             gathering.__class__ = BodyGathering
-            gathering._ordinal = self._next_ordinal()
+            gathering._ordinal = current_frame.get(self.frame).next_ordinal()
         return False
 
     def get_task_factory(self) -> None:
@@ -425,14 +402,13 @@ class BodyLoop(asyncio.AbstractEventLoop):
     subprocess_exec: Any = _refusal("subprocess_exec")
     subprocess_shell: Any = _refusal("subprocess_shell")
 
-    def _next_ordinal(self) -> int:
-        self._ordinals += 1
-        return self._ordinals
-
-    def _start(self, coro: Awaited[T], *, context: Context, frame: Frame, name: object = None) -> BodyTask[T]:
+    def _start(
+        self, coro: Awaited[T], *, context: Context, frame: Frame, name: object = None, ordinal: int = 0
+    ) -> BodyTask[T]:
         context.run(current_frame.set, frame)
         # A name of asyncio's own would count the tasks of the whole process.
-        task = BodyTask(coro, loop=self, name=frame.lineage if name is None else str(name), context=context)
+        named = frame.lineage if name is None else str(name)
+        task = BodyTask(coro, loop=self, name=named, context=context, ordinal=ordinal)
         self._live[task] = None
         task.add_done_callback(self._live.pop, context=context)
         return task
@@ -445,7 +421,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         if math.isnan(delay_ms):
             raise ValueError("a timer's delay is NaN; expected a number of seconds")
         timer = BodyTimer((self.now_ms + delay_ms) / 1000, callback, args, self, context)
-        timer._ordinal = self._next_ordinal()
+        timer._ordinal = current_frame.get(self.frame).next_ordinal()
         if delay_ms <= 0:
             self.ready.append(timer)
         elif self._signal is None and delay_ms != math.inf:

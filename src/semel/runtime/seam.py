@@ -97,7 +97,7 @@ class BodySeam:
                 slot.phase = QUEUED
                 self.beginning.append(slot)
         # `_outcome` once more, for the path that nearly every step takes.
-        slot.waiter = self.loop.create_future()
+        slot.waiter = self.loop.create_waiter()
         try:
             await slot.waiter
         except asyncio.CancelledError:
@@ -205,12 +205,12 @@ class BodySeam:
     async def _gate(self) -> None:
         """Stop here if the seam is closed. The loop raises the signal, and ends a body that swallows it for ever."""
         if self.closed is not None or self.divergence is not None:
-            await self.loop.create_future()
+            await self.loop.create_waiter()
 
     async def _outcome(self, slot: Slot) -> Any:
         """Wait for the delivery; what cancelling the awaiter does is R2's."""
         while slot.outcome is None:
-            slot.waiter = self.loop.create_future()
+            slot.waiter = self.loop.create_waiter()
             try:
                 await slot.waiter
             except asyncio.CancelledError:

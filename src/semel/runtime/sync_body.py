@@ -111,7 +111,7 @@ class SyncBody:
 
     async def _next(self) -> Request:
         if self._request is None:
-            self._request = self._body.loop.create_future()
+            self._request = self._body.loop.create_waiter()
         try:
             return await self._request
         finally:
@@ -122,7 +122,7 @@ class SyncBody:
         self._body.busy += 1
         self._body.services.computing += 1
         self._is_computing = True
-        self._request = self._body.loop.create_future()
+        self._request = self._body.loop.create_waiter()
 
     def _answer(self, value: Any, error: BaseException | None) -> None:
         self._expect()
