@@ -58,6 +58,7 @@ class Seam(Protocol):
     def step(self, call: StepCall) -> Coroutine[Any, Any, Any]: ...
     def wait(self, call: WaitCall) -> Coroutine[Any, Any, None]: ...
     def child(self, context: Context, call: ChildCall) -> Coroutine[Any, Any, Any]: ...
+    def patched(self, name: str, source: str) -> bool: ...
     def now_ms(self) -> int: ...
     def is_replaying(self) -> bool: ...
     @property
@@ -70,6 +71,7 @@ class SyncSeam(Protocol):
     def step(self, call: StepCall) -> Any: ...
     def wait(self, call: WaitCall) -> None: ...
     def child(self, context: SyncContext, call: ChildCall) -> Any: ...
+    def patched(self, name: str, source: str) -> bool: ...
     def now_ms(self) -> int: ...
     def is_replaying(self) -> bool: ...
     @property
@@ -184,6 +186,15 @@ class Context:
         """
         return self._seam.child(self, ChildCall(function, arguments, child_name(function, name), caller()))
 
+    def patched(self, name: str) -> bool:
+        """Whether this run takes the new path of a change to its code: `if ctx.patched("fee"): new() else: old()`.
+
+        True for a run that comes here for the first time, and it is recorded. False for one that had
+        gone past here without it. The answer is the same at every later call and replay of the
+        execution, or of the actor's message. Takes no number of an operation.
+        """
+        return self._seam.patched(check_name("patch", name), caller())
+
     def now_ms(self) -> int:
         """The time of the last delivered record, in ms since 1970: the same on replay."""
         return self._seam.now_ms()
@@ -285,6 +296,10 @@ class SyncContext:
         """Run `function(ctx, *arguments)` as a scope with one outcome."""
         result: T = self._seam.child(self, ChildCall(function, arguments, child_name(function, name), caller()))
         return result
+
+    def patched(self, name: str) -> bool:
+        """Whether this run takes the new path of a change to its code. The answer never changes."""
+        return self._seam.patched(check_name("patch", name), caller())
 
     def now_ms(self) -> int:
         """The time of the last delivered record, in ms since 1970: the same on replay."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -215,3 +217,46 @@ def test_a_cancelled_context_does_not_answer_for_its_inside() -> None:
     assert set(memo.operations) == {"1", "1-1", "1-2"}
     ask_all(memo)
     assert delivered(memo) == ["1-1", "1-2"]
+
+
+def marker(name: str, **fields: Any) -> Started:
+    return step(f"1_p-{name}", name, subtype="Patch", **fields)
+
+
+def test_a_patch_is_new_where_nothing_more_is_recorded_and_is_then_the_same() -> None:
+    memo = Memo.of(records(step("1"), succeeded("1")), scope="")
+    ask_all(memo)
+    delivered(memo)
+    assert memo.patched("fee") is None
+    memo.patch("fee")
+    assert (memo.patched("fee"), memo.patched("other")) == (True, None)
+
+
+def test_a_patch_is_old_where_more_is_recorded_and_stays_so() -> None:
+    undelivered = Memo.of(records(step("1"), succeeded("1")), scope="")
+    ask_all(undelivered)
+    assert undelivered.patched("fee") is False
+    delivered(undelivered)
+    assert (undelivered.patched("fee"), undelivered.patched("other")) == (False, None)
+    unasked = Memo.of(records(wait("1")), scope="")
+    assert unasked.patched("fee") is False
+    ask_all(unasked)
+    assert (unasked.patched("fee"), unasked.patched("other")) == (False, None)
+
+
+def test_a_recorded_patch_is_taken_wherever_it_is_asked_for_and_needs_no_asking() -> None:
+    memo = Memo.of(records(marker("fee"), succeeded("1_p-fee"), step("1"), succeeded("1")), scope="")
+    assert (memo.patched("fee"), memo.patched("other")) == (True, False)
+    assert set(memo.operations) == {"1"}
+    ask_all(memo)
+    assert delivered(memo) == ["1"]
+    memo.check_all_asked()
+
+
+def test_a_patch_belongs_to_its_scope() -> None:
+    stream = records(
+        message("m1"), message("m2"), marker("fee", parent="m1"), succeeded("1_p-fee"), succeeded("m1"), step("gone")
+    )
+    over, open_one = (Memo.of(stream, scope=scope) for scope in ("m1", "m2"))
+    assert (over.patched("fee"), over.patched("other")) == (True, False)
+    assert (open_one.patched("fee"), open_one.patched("other")) == (None, None)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from semel.journal import advance
-from semel.kernel import values
+from semel.kernel import memo, values
 from semel.runtime import slot, steps
 from semel.runtime.body import Body
 from semel.runtime.invocation import Invocation
@@ -90,3 +90,18 @@ def test_R1e_without_it_a_body_that_was_let_go_has_an_outcome(monkeypatch: pytes
     monkeypatch.setattr(Invocation, "_leave", lambda invocation: None)
     found = violations("close", shapes=("swallows",))
     assert any(violation.rule == "outcome" and "gave up" in violation.message for violation in found)
+
+
+def test_a_patch_that_is_not_recorded_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memo, "is_patch", lambda operation: operation.start.subtype == "nothing")
+    assert "outcome" in rules_broken("crash", "pair", shapes=("patched", "sync patched"))
+
+
+def test_a_patch_decided_by_deliveries_alone_is_taken_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    def patched(self: memo.Memo, name: str) -> bool | None:
+        if name not in self._patches and not self.is_used_up:
+            self._patches[name] = False
+        return self._patches.get(name)
+
+    monkeypatch.setattr(memo.Memo, "patched", patched)
+    assert "outcome" in rules_broken("crash", shapes=("patched before a wait", "sync patched"))

@@ -17,6 +17,7 @@ KEY_BYTES_MAX: Final = 255
 NAME_BYTES_MAX: Final = 255
 UID_ENTROPY_BYTES: Final = 10
 _TIME_MASK: Final = (1 << 48) - 1
+_OPERATION_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PRINTABLE_ASCII: Final = re.compile(r"[\x20-\x7e]+")
 
 
@@ -30,6 +31,12 @@ def operation_id(path: str) -> str:
     if len(path) <= OPERATION_ID_LENGTH_MAX:
         return path
     return "h" + hashlib.blake2b(path.encode(), digest_size=31).hexdigest()
+
+
+def patch_id(lineage: str, name: str) -> str:
+    """Name the marker of a patch within a scope, apart from the operations, which end in a number."""
+    path = f"{lineage}_p-{name}"
+    return path if _OPERATION_ID.fullmatch(path) else operation_id(path + " " * OPERATION_ID_LENGTH_MAX)
 
 
 def effect_key(journal_id: str, origin_uid: str, operation: str) -> str:

@@ -8,12 +8,15 @@ them is part of what it computed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from msgspec import Struct
 
 from semel.errors import NonDeterminismError
 from semel.kernel.entry import SETTLED, Kind, Record, Settled, Status
 from semel.kernel.operation import Operation, fold
+
+PATCH: Final = "Patch"  # the subtype of the marker that a patch leaves
 
 
 class Completion(Struct, frozen=True, gc=False):
@@ -26,10 +29,19 @@ class Completion(Struct, frozen=True, gc=False):
 class Memo:
     """The recorded operations of one scope, and how much of them this run has asked for."""
 
-    __slots__ = ("_asked", "_completions", "_position", "operations")
+    __slots__ = ("_asked", "_completions", "_is_over", "_patches", "_position", "operations")
 
-    def __init__(self, operations: dict[str, Operation], completions: list[Completion]) -> None:
+    def __init__(
+        self,
+        operations: dict[str, Operation],
+        completions: list[Completion],
+        *,
+        patches: Iterable[str] = (),
+        is_over: bool = False,
+    ) -> None:
         self.operations = operations
+        self._patches = dict.fromkeys(patches, True)
+        self._is_over = is_over
         self._completions = completions
         self._position = 0
         self._asked: set[str] = set()
@@ -47,10 +59,14 @@ class Memo:
         operations = {
             operation.id: operation
             for operation in everything.values()
-            if operation.kind not in (Kind.EXECUTION, Kind.MESSAGE) and _visible(everything, operation, scope)
+            if operation.kind not in (Kind.EXECUTION, Kind.MESSAGE)
+            and not is_patch(operation)
+            and _visible(everything, operation, scope)
         }
         completions = [Completion(operations[name], at_ms) for name, at_ms in settled if name in operations]
-        return cls(operations, completions)
+        patches = [one.name for one in everything.values() if is_patch(one) and one.parent == scope]
+        own = everything.get(scope)
+        return cls(operations, completions, patches=patches, is_over=own is not None and own.status in SETTLED)
 
     def ask(self, operation_id: str, kind: Kind, name: str, *, source: str) -> Operation | None:
         """Return what is recorded under the id, or None. Raises NonDeterminismError if it is something else."""
@@ -61,6 +77,22 @@ class Memo:
             raise NonDeterminismError(operation_id, _spell(recorded), _spell_request(kind, name, source))
         self._asked.add(operation_id)
         return recorded
+
+    def patched(self, name: str) -> bool | None:
+        """Which path the run takes at a patch, the same ever after; None for the new one, to be recorded with `patch`.
+
+        The old one if more is recorded than this run has come to: the first run went past here
+        without the patch. What is recorded never becomes less, so every later replay finds the same.
+        """
+        if name not in self._patches and (
+            self._is_over or not self.is_used_up or len(self._asked) < len(self.operations)
+        ):
+            self._patches[name] = False
+        return self._patches.get(name)
+
+    def patch(self, name: str) -> None:
+        """This run takes the new path of a patch."""
+        self._patches[name] = True
 
     def upcoming(self) -> Completion | None:
         """The next completion to deliver, or None when the recorded ones are used up.
@@ -90,6 +122,11 @@ class Memo:
             return
         missed = next(operation for operation in self.operations.values() if operation.id not in self._asked)
         raise NonDeterminismError(missed.id, _spell(missed), "nothing, and ended")
+
+
+def is_patch(operation: Operation) -> bool:
+    """Whether it is the marker of a patch. No code asks for it or waits for it."""
+    return operation.start is not None and operation.start.subtype == PATCH
 
 
 def _visible(everything: dict[str, Operation], operation: Operation, scope: str) -> bool:

@@ -25,7 +25,7 @@ from semel.kernel import ids, values
 from semel.kernel.entry import Kind, Status
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Action, Update
-from semel.runtime import steps
+from semel.runtime import patches, steps
 from semel.runtime.body_loop import BodyLoop
 from semel.runtime.frame import Frame, current_frame
 from semel.runtime.services import Services
@@ -153,6 +153,9 @@ class BodySeam:
         current_frame.reset(token)
         if self.closed is None:
             self._cancel_at_once(slot)
+
+    def patched(self, name: str, source: str) -> bool:
+        return patches.patched(self, name, source, root=self._frame, record=self._record)
 
     def now_ms(self) -> int:
         return self.loop.now_ms

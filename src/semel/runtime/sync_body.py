@@ -42,11 +42,18 @@ class _End(Struct, frozen=True):
     error: BaseException | None = None
 
 
+class _Patch(Struct, frozen=True):
+    """The thread asks which path of a patch to take."""
+
+    name: str
+    source: str
+
+
 class _Enter(Struct, frozen=True):
     """The thread may go into the child context it asked for."""
 
 
-Request = StepCall | WaitCall | ChildCall | _Leave | _End
+Request = StepCall | WaitCall | ChildCall | _Patch | _Leave | _End
 
 
 class SyncBody:
@@ -102,6 +109,8 @@ class SyncBody:
                     return await body._outcome(slot)  # noqa: SLF001  # the two halves of `Body.child`
                 scopes.append((slot, token))
                 return _Enter()
+            case _Patch():
+                return body.patched(request.name, request.source)
             case _Leave():
                 slot, token = scopes.pop()
                 outcome = succeeded(body.services, request.result) if request.error is None else failed(request.error)
@@ -185,6 +194,9 @@ class SyncBody:
         except Exception as error:  # whatever user code raises is the scope's outcome
             return self._call(_Leave(error=error))
         return self._call(_Leave(result))
+
+    def patched(self, name: str, source: str) -> bool:
+        return bool(self._call(_Patch(name, source)))
 
     def now_ms(self) -> int:
         return self._body.now_ms()
