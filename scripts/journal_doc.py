@@ -84,6 +84,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "action": "pause, resume or park",
         "reason": "in words, for a person",
         "actor": "who did it",
+        "due_ms": "the execution's deadline from here on; none while its clock is held",
     },
     "Payload": {
         "data": "the bytes",

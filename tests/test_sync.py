@@ -25,6 +25,7 @@ from semel.errors import (
     NotFoundError,
     UnavailableError,
     ValidationError,
+    WrongStatusError,
 )
 from tests.runtime.child_engine import waits
 from tests.tidy.tree import ROOT
@@ -125,7 +126,8 @@ def test_executions_are_listed_found_and_stopped(url: str) -> None:
         with pytest.raises(ExecutionStoppedError, match="enough"):
             execution.result()
         assert engine.executions.history(execution.id)[-1].type == "ExecutionStopped"
-        assert engine.executions.resume(execution.id).status == "STOPPED"
+        with pytest.raises(WrongStatusError, match="it is STOPPED"):
+            engine.executions.resume(execution.id)
         with pytest.raises(NotFoundError):
             engine.executions.get("nothing")
 

@@ -29,9 +29,11 @@ from semel.kernel.entry import Settled
 from semel.post import OutcomeWatch, Post, Starter
 from semel.runtime.clock import Clock, SystemClock
 from semel.runtime.committer import Committer, InlineCommitter, ThreadCommitter
+from semel.runtime.invocation import Invocation
 from semel.runtime.owner import Ownership
 from semel.runtime.owner_socket import OwnerSocket
 from semel.runtime.services import Limits, Services
+from semel.runtime.sweeper import Sweeper, retention_of
 from semel.runtime.waiters import Waiters
 from semel.runtime.worker import Worker
 from semel.served import serve
@@ -116,6 +118,7 @@ class Engine:
         for worker in self._workers:
             worker.open()
         self._watch.open()
+        self._sweeper.open()
 
     def _open_store(self) -> Store:
         if not isinstance(self._where, str):
@@ -151,6 +154,7 @@ class Engine:
             for number in range(self._worker_count)
         ]
         self._watch = OutcomeWatch(self._services, self._waiters)
+        self._sweeper = Sweeper(self._services)
         self._starter = Starter(self._services, self._workers, self._waiters, namespace=self.namespace)
         self._post = Post(self._services, self._workers, self._waiters)
         committer.run_ahead(self._post.run_ahead)
@@ -161,6 +165,7 @@ class Engine:
             now_ms=self._clock.now_ms,
             told=self._controlled,
             page_max=self.limits.page_max,
+            retention_of=lambda name: retention_of(name, self.limits),
         )
 
     async def _take_over(self) -> None:
@@ -187,6 +192,7 @@ class Engine:
     async def _close(self) -> None:
         self._services.is_draining = True
         self._watch.close()
+        self._sweeper.close()
         if self._socket is not None:
             await self._socket.stop()
         for worker in self._workers:
@@ -216,6 +222,7 @@ class Engine:
             return
         self._state = "closed"
         self._watch.close()
+        self._sweeper.close()
         for worker in self._workers:
             worker.abandon()
         self._services.close()
@@ -234,10 +241,12 @@ class Engine:
         self._waiters.park(stream.number, error)
 
     def _controlled(self, stream: Stream, settled: Settled | None) -> None:
-        """A stop or resume was committed: whoever runs the stream has lost it."""
+        """A stop, pause or resume was committed: whoever runs the stream has lost it, unless it still holds it."""
         runner = self._services.runners.get(stream.number)
-        if runner is not None:
+        if runner is not None and runner.stream.epoch < stream.epoch:
             runner.lose()
+        elif isinstance(runner, Invocation) and runner.stream.epoch == stream.epoch:
+            runner.heed(stream)
         for worker in self._workers:
             worker.drop_resident(stream.number)
         if settled is not None:
@@ -255,40 +264,67 @@ class Engine:
 
     @overload
     async def run(
-        self, function: Callable[[Context, *Ts], Awaitable[T]], /, *arguments: *Ts, key: str | None = None
+        self,
+        function: Callable[[Context, *Ts], Awaitable[T]],
+        /,
+        *arguments: *Ts,
+        key: str | None = None,
+        timeout_ms: int | None = None,
     ) -> T: ...
     @overload
-    async def run(self, function: Callable[[SyncContext, *Ts], T], /, *arguments: *Ts, key: str | None = None) -> T: ...
-    async def run(self, function: Callable[..., Any], /, *arguments: object, key: str | None = None) -> Any:
+    async def run(
+        self,
+        function: Callable[[SyncContext, *Ts], T],
+        /,
+        *arguments: *Ts,
+        key: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> T: ...
+    async def run(
+        self, function: Callable[..., Any], /, *arguments: object, key: str | None = None, timeout_ms: int | None = None
+    ) -> Any:
         """Start or join the execution named `key` and return its outcome, which is durable by then.
 
-        The same key and arguments: one execution, whatever happened since. Raises ExecutionError
-        (it failed), IdempotencyConflictError (the key was used with other arguments),
-        ValidationError, ReplayError (it is parked), StoreError.
+        The same key and arguments: one execution, whatever happened since. One that is new and has no
+        outcome after `timeout_ms` ends TIMED_OUT; None: the time that its function declares.
+        Raises ExecutionError (it failed, was stopped or timed out), IdempotencyConflictError (the key
+        was used with other arguments), ValidationError, ReplayError (it is parked), StoreError.
         """
         self._opened()
-        stream, settled = await self._starter.run(function_spec(function), arguments, key)
+        stream, settled = await self._starter.run(function_spec(function), arguments, key, timeout_ms)
         return outcome_value(stream.key, settled)
 
     @overload
     async def start(
-        self, function: Callable[[Context, *Ts], Awaitable[T]], /, *arguments: *Ts, key: str | None = None
+        self,
+        function: Callable[[Context, *Ts], Awaitable[T]],
+        /,
+        *arguments: *Ts,
+        key: str | None = None,
+        timeout_ms: int | None = None,
     ) -> Execution[T]: ...
     @overload
     async def start(
-        self, function: Callable[[SyncContext, *Ts], T], /, *arguments: *Ts, key: str | None = None
+        self,
+        function: Callable[[SyncContext, *Ts], T],
+        /,
+        *arguments: *Ts,
+        key: str | None = None,
+        timeout_ms: int | None = None,
     ) -> Execution[T]: ...
     async def start(
-        self, function: Callable[..., Any], /, *arguments: object, key: str | None = None
+        self, function: Callable[..., Any], /, *arguments: object, key: str | None = None, timeout_ms: int | None = None
     ) -> Execution[Any]:
         """Start or find the execution named `key`. It is on disk when this returns. Raises as `run` does."""
         self._opened()
-        return await self.start_spec(function_spec(function), arguments, key=key)
+        return await self.start_spec(function_spec(function), arguments, key=key, timeout_ms=timeout_ms)
 
-    async def start_spec(self, spec: FunctionSpec, arguments: tuple[Any, ...], *, key: str | None) -> Execution[Any]:
+    async def start_spec(
+        self, spec: FunctionSpec, arguments: tuple[Any, ...], *, key: str | None, timeout_ms: int | None = None
+    ) -> Execution[Any]:
         """`start` for a function found by name."""
         self._opened()
-        stream, settled = await self._starter.start(spec, arguments, key)
+        stream, settled = await self._starter.start(spec, arguments, key, timeout_ms)
 
         async def wait() -> Settled:
             if settled is not None:

@@ -8,6 +8,7 @@ SemelError
 │   ├── NotFoundError
 │   ├── AlreadyStartedError
 │   ├── InProgressError
+│   ├── WrongStatusError
 │   ├── IdempotencyConflictError
 │   └── LimitExceededError
 ├── OperationError            a durable outcome: identical on replay, catchable
@@ -16,7 +17,8 @@ SemelError
 │   ├── ChildContextError
 │   ├── ActorError
 │   └── ExecutionError
-│       └── ExecutionStoppedError
+│       ├── ExecutionStoppedError
+│       └── ExecutionTimedOutError
 ├── ReplayError               code and journal disagree; the stream is parked
 │   ├── NonDeterminismError
 │   ├── UnknownHandlerError
@@ -77,6 +79,18 @@ class AlreadyStartedError(RequestError):
 
 class InProgressError(RequestError):
     """The same request is still running, and the caller asked not to wait."""
+
+
+class WrongStatusError(RequestError):
+    """The status of an execution does not allow what was asked of it. It is as it was."""
+
+    def __init__(self, name: str, request: str, status: str, expected: str) -> None:
+        super().__init__(
+            f"execution {name!r}: it cannot {request}, it is {status}, expected {expected}; nothing was changed"
+        )
+        self.name = name
+        self.request = request
+        self.status = status
 
 
 class IdempotencyConflictError(RequestError):
@@ -140,6 +154,10 @@ class ExecutionError(OperationError):
 
 class ExecutionStoppedError(ExecutionError):
     """The execution was stopped by a person or program."""
+
+
+class ExecutionTimedOutError(ExecutionError):
+    """The execution had no outcome when its time was over: `timeout_ms` from its start, pauses left out."""
 
 
 class ReplayError(SemelError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -10,6 +11,7 @@ from msgspec import Struct
 from semel.errors import (
     ExecutionError,
     ExecutionStoppedError,
+    ExecutionTimedOutError,
     LimitExceededError,
     NotFoundError,
     ParkedError,
@@ -17,20 +19,23 @@ from semel.errors import (
 )
 from semel.history import Event, render
 from semel.journal import executions as journal
-from semel.journal import holding
-from semel.journal.advance import unpark
+from semel.journal import holding, lifecycle
 from semel.kernel import values
 from semel.kernel.entry import Controlled, Record, Settled, Status
 from semel.kernel.mailbox import Mailbox
 from semel.store import codec
-from semel.store.base import ACTOR, FUNCTION, PARKED, Filter, KeyId, Reader, Stream
+from semel.store.base import ACTOR, FUNCTION, PARKED, PAUSED, PAUSING, Filter, KeyId, Needs, Reader, Stream, Transaction
 
 T = TypeVar("T")
 Events = list[Event]
 
 
 class ExecutionInfo(Struct, frozen=True):
-    """What is known of an execution. `status` is RUNNING, PARKED, SUCCEEDED, FAILED, STOPPED or TIMED_OUT."""
+    """What is known of an execution.
+
+    `status` is RUNNING, PAUSING, PAUSED, PARKED, SUCCEEDED, FAILED, STOPPED or TIMED_OUT. `reason` is why
+    it is paused or parked.
+    """
 
     id: str
     function: str
@@ -64,7 +69,7 @@ class Execution(Generic[T]):
         self._wait = wait
 
     async def result(self) -> T:
-        """Wait for the outcome. Raises ExecutionError, ExecutionStoppedError, or ReplayError if it is parked."""
+        """Wait for the outcome. Raises ExecutionError (also for a stop or time-out), or ReplayError if parked."""
         result: T = outcome_value(self.name, await self._wait())
         return result
 
@@ -80,11 +85,13 @@ def outcome_value(name: str, settled: Settled) -> Any:
     error_type, message = ("Error", "") if error is None else (error.type, error.message)
     if settled.status is Status.STOPPED:
         raise ExecutionStoppedError(name, error_type, message)
+    if settled.status is Status.TIMED_OUT:
+        raise ExecutionTimedOutError(name, error_type, message)
     raise ExecutionError(name, error_type, message)
 
 
-def parked_reason(reader: Reader, stream: Stream) -> str:
-    """Why a stream is out of service."""
+def control_reason(reader: Reader, stream: Stream) -> str:
+    """Why a stream is paused or out of service."""
     # Messages may have arrived since. What was parked had been read from its base.
     for row in reversed(reader.rows(stream.number, first=stream.base)):
         for entry in codec.decode(row.body, stream=row.stream, seq=row.seq).entries:
@@ -93,12 +100,25 @@ def parked_reason(reader: Reader, stream: Stream) -> str:
     return ""
 
 
+def shown_status(stream: Stream) -> str:
+    """The status as people see it: a paused execution is PAUSING while somebody holds it."""
+    return PAUSING if stream.status == PAUSED and stream.holder is not None else stream.status
+
+
 def parked_error(reader: Reader, stream: Stream) -> ParkedError:
     """The error of whoever waits for a parked stream."""
     return ParkedError(
-        f"{stream.name} {stream.key!r} is parked: {parked_reason(reader, stream)}; nothing is lost: "
+        f"{stream.name} {stream.key!r} is parked: {control_reason(reader, stream)}; nothing is lost: "
         f"mend the cause, then `semel executions resume {stream.uid}`"
     )
+
+
+def deleted_outcome(reader: Reader, stream: Stream) -> Settled:
+    """The outcome of an execution that was deleted, while its key is kept. Raises NotFoundError."""
+    key = reader.key(lifecycle.key_of(stream))
+    if key is None or key.operation != stream.uid or key.outcome is None:
+        raise NotFoundError(f"execution {stream.key!r}: it was deleted, and its outcome is no longer kept")
+    return journal.kept_outcome(key)
 
 
 class Executions:
@@ -113,6 +133,7 @@ class Executions:
         now_ms: Callable[[], int],
         told: Callable[[Stream, Settled | None], None],
         page_max: int,
+        retention_of: Callable[[str], int],
     ) -> None:
         self._reader = reader
         self._run = run
@@ -120,6 +141,7 @@ class Executions:
         self._now_ms = now_ms
         self._told = told
         self._page_max = page_max
+        self._retention_of = retention_of
 
     async def list(
         self, *, function: str | None = None, status: str | None = None, after: int | None = None, limit: int = 100
@@ -146,22 +168,66 @@ class Executions:
 
         A step body that runs goes on until it ends; its result is dropped. Raises NotFoundError.
         """
-        found = find(self._reader(), which, namespace=self._namespace, function=function)
-        now_ms = self._now_ms()
-        stream = await self._run(
-            lambda transaction: journal.stop(transaction, found.number, reason=reason, now_ms=now_ms)
-        )
-        settled = journal.outcome_in(self._reader(), stream)
-        self._told(stream, settled)
-        return describe(self._reader(), stream)
+        return await self._control(lifecycle.stop, which, function=function, reason=reason)
+
+    async def pause(
+        self, which: str, *, function: str | None = None, reason: str = "", timeout_paused: bool = True
+    ) -> ExecutionInfo:
+        """Let no step begin any more until `resume`; PAUSING until what runs has ended, then PAUSED.
+
+        Waits, callbacks and retries that come due meanwhile take effect after the resume.
+        `timeout_paused`: the time until then does not count towards the execution's timeout. A paused
+        one stays as it is. Raises WrongStatusError for one that has ended or is parked, NotFoundError.
+        """
+        pause = partial(lifecycle.pause, holds_clock=timeout_paused)
+        return await self._control(pause, which, function=function, reason=reason)
 
     async def resume(self, which: str, *, function: str | None = None, reason: str = "") -> ExecutionInfo:
-        """Put a parked execution back in service: it is replayed. Others stay as they are. Raises NotFoundError."""
+        """Put a paused or parked execution back in service.
+
+        Raises WrongStatusError for one that runs or has ended, NotFoundError.
+        """
+        return await self._control(lifecycle.resume, which, function=function, reason=reason)
+
+    async def delete(self, which: str, *, function: str | None = None) -> ExecutionInfo:
+        """Remove an execution that has ended, and its history. Returns what there was of it.
+
+        Until its key expires, the same request still gets its outcome, and another is refused. Raises
+        WrongStatusError for one that has not ended, NotFoundError.
+        """
+        reader = self._reader()
+        found = find(reader, which, namespace=self._namespace, function=function)
+        info = describe(reader, found)
+        now_ms, retention_ms = self._now_ms(), self._retention_of(found.name)
+        await self._run(
+            lambda transaction: lifecycle.delete(transaction, found.number, retention_ms=retention_ms, now_ms=now_ms),
+            needs=Needs((found.number,), (lifecycle.key_of(found),)),
+        )
+        return info
+
+    async def forget_key(self, name: str, *, function: str) -> None:
+        """Free the name of an execution that has ended or was deleted: the next request under it is a new one.
+
+        Raises WrongStatusError while it has no outcome, NotFoundError.
+        """
+        key = KeyId(self._namespace, journal.operation_of(function), name)
+        await self._run(lambda transaction: lifecycle.forget_key(transaction, key), needs=Needs(keys=(key,)))
+
+    async def _control(
+        self, control: Callable[..., Stream], which: str, *, function: str | None, reason: str
+    ) -> ExecutionInfo:
+        """Do it in a transaction of its own, and tell whoever runs or awaits the execution."""
         found = find(self._reader(), which, namespace=self._namespace, function=function)
         now_ms = self._now_ms()
-        stream = await self._run(lambda transaction: unpark(transaction, found.number, reason=reason, now_ms=now_ms))
-        self._told(stream, None)
-        return describe(self._reader(), stream)
+
+        def call(transaction: Transaction) -> tuple[Stream, Settled | None]:
+            stream = control(transaction, found.number, reason=reason, now_ms=now_ms)
+            # Read here: by the time that this is committed, someone may have deleted it.
+            return stream, journal.outcome_in(transaction, stream)
+
+        stream, settled = await self._run(call, needs=Needs((found.number,)))
+        self._told(stream, settled)
+        return _described(self._reader(), stream, settled)
 
 
 def check_page(limit: int, page_max: int) -> int:
@@ -202,9 +268,12 @@ def read_all(reader: Reader, stream: Stream) -> list[Record]:
 
 def describe(reader: Reader, stream: Stream) -> ExecutionInfo:
     """An execution with its outcome, or the reason why it is parked."""
-    if stream.status == PARKED:
-        return _info(stream, reason=parked_reason(reader, stream))
-    settled = journal.outcome_in(reader, stream)
+    return _described(reader, stream, journal.outcome_in(reader, stream))
+
+
+def _described(reader: Reader, stream: Stream, settled: Settled | None) -> ExecutionInfo:
+    if stream.status in (PARKED, PAUSED):
+        return _info(stream, reason=control_reason(reader, stream))
     if settled is None:
         return _info(stream)
     result = None if settled.result is None else values.decode(settled.result.data)
@@ -218,7 +287,7 @@ def _info(stream: Stream, **more: Any) -> ExecutionInfo:
         stream.uid,
         stream.name,
         stream.key,
-        stream.status,
+        shown_status(stream),
         stream.created_ms,
         stream.ended_ms,
         stream.wake_ms,

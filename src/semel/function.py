@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from semel.code import code_hash
 from semel.errors import UnknownHandlerError, ValidationError
-from semel.kernel.entry import Effect
+from semel.kernel.entry import EXECUTION_MS_MAX, Effect
 from semel.kernel.ids import check_name
 from semel.kernel.values import register_annotations
 from semel.retry import DEFAULT, NEVER, Retry
@@ -57,9 +57,13 @@ class StepOptions(Struct, frozen=True):
 class FunctionSpec:
     """A durable function as the registry knows it. `version` is its name's code, hashed once."""
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Any], *, timeout_ms: int | None = None, retention_ms: int | None = None
+    ) -> None:
         self.name = name
         self.function = function
+        self.timeout_ms = timeout_ms
+        self.retention_ms = retention_ms
         self.is_async = inspect.iscoroutinefunction(function)
         code = inspect.unwrap(function).__code__
         self.source = f"{code.co_filename}:{code.co_firstlineno}"
@@ -134,23 +138,52 @@ def public_name(thing: Callable[..., Any] | type) -> str:
 @overload
 def durable_function(function: F, /) -> F: ...
 @overload
-def durable_function(*, name: str | None = None) -> Callable[[F], F]: ...
-def durable_function(function: Any = None, /, *, name: str | None = None) -> Any:
+def durable_function(
+    *, name: str | None = None, timeout_ms: int | None = None, retention_ms: int | None = None
+) -> Callable[[F], F]: ...
+def durable_function(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout_ms: int | None = None,
+    retention_ms: int | None = None,
+) -> Any:
     """Make `function(ctx, *arguments)` durable, under its qualified name or `name`.
 
-    `async def` runs on the body loop, `def` in a thread. Raises ValidationError if the name is
-    taken by other code. The function itself is returned unchanged.
+    `async def` runs on the body loop, `def` in a thread. An execution that has no outcome after
+    `timeout_ms` ends TIMED_OUT; a start may set another time. One that has ended is kept for
+    `retention_ms`, or as `Limits` says. Raises ValidationError if the name is taken by other code.
+    The function itself is returned unchanged.
     """
+    check_timeout(timeout_ms)
+    if retention_ms is not None and (not isinstance(retention_ms, int) or retention_ms is True or retention_ms < 0):
+        raise ValidationError(f"retention_ms: found {retention_ms!r}, expected a whole number, 0 or more, or None")
 
     def register(target: F) -> F:
         _check_function("durable_function", target)
-        spec = FunctionSpec(check_name("durable function", name or public_name(target)), target)
+        spec = FunctionSpec(
+            check_name("durable function", name or public_name(target)),
+            target,
+            timeout_ms=timeout_ms,
+            retention_ms=retention_ms,
+        )
         REGISTRY.add_function(spec)
         register_annotations(target)
         target.__semel_function__ = spec  # type: ignore[attr-defined]
         return target
 
     return register if function is None else register(function)
+
+
+def check_timeout(timeout_ms: int | None) -> int | None:
+    """Return the time that an execution has, or None for as long as it takes. Raises ValidationError."""
+    is_whole = isinstance(timeout_ms, int) and not isinstance(timeout_ms, bool)
+    if timeout_ms is None or (is_whole and 1 <= timeout_ms <= EXECUTION_MS_MAX):
+        return timeout_ms
+    raise ValidationError(
+        f"timeout_ms: found {timeout_ms!r}, expected a whole number from 1 to {EXECUTION_MS_MAX} (366 days), or None"
+    )
 
 
 def _check_function(decorator: str, target: object) -> None:

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from semel.actor_ref import Message
-from semel.errors import SemelError
-from semel.executions import parked_error
-from semel.function import FunctionSpec
+from semel.errors import NotFoundError, SemelError
+from semel.executions import deleted_outcome, parked_error
+from semel.function import FunctionSpec, check_timeout
 from semel.journal import executions as journal
 from semel.journal import messages
 from semel.journal.advance import settled_in
@@ -17,6 +17,7 @@ from semel.kernel.entry import MessageHeader, Settled
 from semel.runtime.activation import Activation
 from semel.runtime.committer import Job
 from semel.runtime.services import Services
+from semel.runtime.sweeper import retention_of
 from semel.runtime.waiters import Waiters
 from semel.runtime.worker import Worker
 from semel.store import codec
@@ -66,15 +67,17 @@ class Starter:
         self._namespace = namespace
 
     async def start(
-        self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None
+        self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None, timeout_ms: int | None
     ) -> tuple[Stream, Settled | None]:
         """Return the execution and its outcome, if it has one. On disk when this returns."""
-        answer = await self._request(spec, arguments, key).answer
+        answer = await self._request(spec, arguments, key, timeout_ms).answer
         return answer.stream, answer.outcome
 
-    async def run(self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None) -> tuple[Stream, Settled]:
+    async def run(
+        self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None, timeout_ms: int | None
+    ) -> tuple[Stream, Settled]:
         """`start`, and wait for the outcome. Raises ParkedError if the execution is out of service."""
-        job = self._request(spec, arguments, key)
+        job = self._request(spec, arguments, key, timeout_ms)
         job.outcomes = self._waiters
         try:
             answer = await job.answer
@@ -85,9 +88,12 @@ class Starter:
             return answer.stream, answer.outcome
         return answer.stream, await self.wait(answer.stream, job.outcome)
 
-    def _request(self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None) -> _Start:
+    def _request(
+        self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None, timeout_ms: int | None
+    ) -> _Start:
         """Put a start on its way."""
         services = self._services
+        timeout_ms = spec.timeout_ms if timeout_ms is None else check_timeout(timeout_ms)
         now_ms = services.clock.now_ms()
         uid = new_uid(services, now_ms)
         worker = self._least_busy()
@@ -100,8 +106,9 @@ class Starter:
             values.fingerprint([*arguments]),
             spec.version,
             now_ms,
-            services.limits.retention_ms,
+            retention_of(spec.name, services.limits),
             worker.id if worker.has_room else None,
+            due_ms=None if timeout_ms is None else now_ms + timeout_ms,
         )
         job = _Start(request, worker, services.loop.create_future())
         services.committer.enqueue(job)
@@ -116,7 +123,9 @@ class Starter:
     async def outcome(self, stream: Stream) -> Settled:
         """`wait` for someone who comes later: the outcome may have come before, and nobody tells it twice."""
         reader = self._services.reader
-        now = reader.stream(stream.number) or stream
+        now = reader.stream(stream.number)
+        if now is None or now.uid != stream.uid:
+            return deleted_outcome(reader, stream)
         settled = journal.outcome_in(reader, now)
         return settled if settled is not None else await self.wait(now)
 
@@ -284,6 +293,9 @@ class OutcomeWatch:
         reader = self._services.reader
         stream = reader.stream(number)
         if stream is None:
+            self._waiters.park(
+                number, NotFoundError(f"stream {number}: it was deleted, and nobody was told its outcome")
+            )
             return
         if stream.type == ACTOR:
             self._look_for_replies(stream)

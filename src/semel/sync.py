@@ -208,7 +208,10 @@ class Executions:
         self.get = thread.blocking(inner.get)
         self.history = thread.blocking(inner.history)
         self.stop = thread.blocking(inner.stop)
+        self.pause = thread.blocking(inner.pause)
         self.resume = thread.blocking(inner.resume)
+        self.delete = thread.blocking(inner.delete)
+        self.forget_key = thread.blocking(inner.forget_key)
 
 
 class Engine:
@@ -264,25 +267,53 @@ class Engine:
 
     @overload
     def run(
-        self, function: Callable[[Context, *Ts], Awaitable[T]], /, *arguments: *Ts, key: str | None = None
+        self,
+        function: Callable[[Context, *Ts], Awaitable[T]],
+        /,
+        *arguments: *Ts,
+        key: str | None = None,
+        timeout_ms: int | None = None,
     ) -> T: ...
     @overload
-    def run(self, function: Callable[[SyncContext, *Ts], T], /, *arguments: *Ts, key: str | None = None) -> T: ...
-    def run(self, function: Callable[..., Any], /, *arguments: object, key: str | None = None) -> Any:
+    def run(
+        self,
+        function: Callable[[SyncContext, *Ts], T],
+        /,
+        *arguments: *Ts,
+        key: str | None = None,
+        timeout_ms: int | None = None,
+    ) -> T: ...
+    def run(
+        self, function: Callable[..., Any], /, *arguments: object, key: str | None = None, timeout_ms: int | None = None
+    ) -> Any:
         """Start or join the execution named `key` and return its outcome. Raises as `semel.Engine.run` does."""
-        return self._thread.call(lambda: self._thread.engine.run(function, *arguments, key=key))
+        return self._thread.call(lambda: self._thread.engine.run(function, *arguments, key=key, timeout_ms=timeout_ms))
 
     @overload
     def start(
-        self, function: Callable[[Context, *Ts], Awaitable[T]], /, *arguments: *Ts, key: str | None = None
+        self,
+        function: Callable[[Context, *Ts], Awaitable[T]],
+        /,
+        *arguments: *Ts,
+        key: str | None = None,
+        timeout_ms: int | None = None,
     ) -> Execution[T]: ...
     @overload
     def start(
-        self, function: Callable[[SyncContext, *Ts], T], /, *arguments: *Ts, key: str | None = None
+        self,
+        function: Callable[[SyncContext, *Ts], T],
+        /,
+        *arguments: *Ts,
+        key: str | None = None,
+        timeout_ms: int | None = None,
     ) -> Execution[T]: ...
-    def start(self, function: Callable[..., Any], /, *arguments: object, key: str | None = None) -> Execution[Any]:
+    def start(
+        self, function: Callable[..., Any], /, *arguments: object, key: str | None = None, timeout_ms: int | None = None
+    ) -> Execution[Any]:
         """Start or find the execution named `key`. It is on disk when this returns. Raises as `run` does."""
-        started = self._thread.call(lambda: self._thread.engine.start(function, *arguments, key=key))
+        started = self._thread.call(
+            lambda: self._thread.engine.start(function, *arguments, key=key, timeout_ms=timeout_ms)
+        )
         return Execution(started, self._thread)
 
     def actor(self, actor: type[A], key: str) -> ActorRef[A]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from semel.journal import executions, holding, messages
+from semel.journal import executions, holding, lifecycle, messages
 from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance
 from semel.kernel import values
 from semel.kernel.entry import Entry, Kind, MessageHeader, Payload, Record, Started
@@ -151,8 +151,8 @@ class Journal:
         settle = do(message, Kind.MESSAGE, Action.SUCCEED, now_ms, payload=payload(reply))
         return self.advance(lease, turn, settle, now_ms=now_ms, **fields)
 
-    def stop(self, number: int, *, now_ms: int, reason: str = "") -> Stream | None:
-        return self.do(lambda transaction: executions.stop(transaction, number, reason=reason, now_ms=now_ms))
+    def stop(self, number: int, *, now_ms: int, reason: str = "") -> Stream:
+        return self.do(lambda transaction: lifecycle.stop(transaction, number, reason=reason, now_ms=now_ms))
 
     def key(self, key: str, operation: str = "fn:pay") -> Key | None:
         return self.store.key(KeyId("default", operation, key))

@@ -9,7 +9,8 @@ import pytest
 
 from semel.errors import ConflictError, IllegalTransitionError, LeaseLost
 from semel.journal import executions, holding, messages
-from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance, park, unpark
+from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance
+from semel.journal.lifecycle import park, resume
 from semel.kernel.entry import Control, Controlled, InvocationEnded, Kind, Settled, Started, Status, TurnEnded
 from semel.kernel.operation import Action, Operation, Update
 from semel.kernel.values import ErrorData
@@ -274,20 +275,10 @@ def test_J11_a_parked_stream_is_out_of_service_until_it_is_resumed(journal: Jour
         journal.advance(lease, do("2", STEP, SUCCEED, 3_000))
     joined = journal.start(now_ms=3_500)
     assert (joined.is_new, joined.outcome, joined.stream.status) == (False, None, "PARKED")
-    resumed = journal.do(lambda transaction: unpark(transaction, lease.stream, reason="mended", now_ms=4_000))
-    assert resumed is not None
+    resumed = journal.do(lambda transaction: resume(transaction, lease.stream, reason="mended", now_ms=4_000))
     assert (resumed.status, resumed.wake_ms, resumed.epoch) == ("RUNNING", 4_000, parked.epoch + 1)
     assert journal.entries(lease.stream)[-1] == Controlled(Control.RESUME, "mended")
     assert journal.claim(lease.stream).epoch == resumed.epoch + 1
-
-
-def test_resuming_what_is_not_parked_changes_nothing(journal: Journal) -> None:
-    lease = started(journal)
-    before = journal.contents()
-    same = journal.do(lambda transaction: unpark(transaction, lease.stream, reason="", now_ms=4_000))
-    assert same == journal.stream(lease.stream)
-    assert journal.do(lambda transaction: unpark(transaction, 99, reason="", now_ms=4_000)) is None
-    assert journal.contents() == before
 
 
 def call(request: Advance) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from semel.errors import IdempotencyConflictError, JournalCorruptError, LeaseLost
+from semel.errors import IdempotencyConflictError, JournalCorruptError, LeaseLost, NotFoundError
 from semel.journal import executions, holding
-from semel.journal.advance import Then, advance, park
+from semel.journal.advance import Then, advance
+from semel.journal.lifecycle import park
 from semel.kernel.entry import InvocationEnded, Kind, Settled, Started, Status
 from semel.kernel.operation import Action
 from semel.store.base import KeyId, Lease
@@ -120,7 +121,6 @@ def test_G2_a_stop_ends_an_execution_whoever_holds_it(journal: Journal) -> None:
     stream = journal.start(worker=WORKER).stream
     lease = holding.lease_of(stream)
     stopped = journal.stop(stream.number, reason="by ann", now_ms=3_000)
-    assert stopped is not None
     assert (stopped.status, stopped.holder, stopped.wake_ms, stopped.ended_ms) == ("STOPPED", None, None, 3_000)
     assert stopped.epoch == lease.epoch + 1
     *_, ended, settled = journal.entries(stream.number)
@@ -149,7 +149,6 @@ def test_a_stop_reaches_what_nobody_holds_and_what_is_parked(journal: Journal) -
     journal.do(lambda transaction: park(transaction, holding.lease_of(parked), reason="odd", now_ms=1_500))
     for stream in (waiting, parked):
         stopped = journal.stop(stream.number, now_ms=500)
-        assert stopped is not None
         assert stopped.status == "STOPPED"
         assert not executions.is_running(stopped)
         assert stopped.ended_ms == stopped.time_ms >= 1_000  # J1: not before the last record
@@ -159,8 +158,9 @@ def test_a_stop_reaches_what_nobody_holds_and_what_is_parked(journal: Journal) -
         assert outcome.error.message == "stopped"
 
 
-def test_a_stop_of_nothing_is_nothing(journal: Journal) -> None:
-    assert journal.stop(99, now_ms=1) is None
+def test_a_stop_of_what_is_gone_is_refused(journal: Journal) -> None:
+    with pytest.raises(NotFoundError, match="stream 99: it is gone"):
+        journal.stop(99, now_ms=1)
 
 
 def test_an_execution_without_an_outcome_has_none(journal: Journal) -> None:

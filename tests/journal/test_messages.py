@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from semel.errors import IdempotencyConflictError, JournalCorruptError
-from semel.executions import parked_reason
+from semel.executions import control_reason
 from semel.journal import holding, messages
-from semel.journal.advance import EndTurn, Then, advance, park, unpark
+from semel.journal.advance import EndTurn, Then, advance
+from semel.journal.lifecycle import park, resume
 from semel.kernel.entry import Kind, Settled, Started
 from semel.kernel.mailbox import Mailbox
 from semel.kernel.operation import Action
@@ -95,8 +96,7 @@ def test_a_message_to_a_parked_actor_is_kept_and_wakes_nobody_until_it_is_resume
     answer = journal.send(now_ms=1_600, worker="worker-2")
     assert (answer.stream.status, answer.stream.wake_ms, answer.stream.holder) == ("PARKED", None, None)
     assert journal.store.due(10**12, limit=9) == []
-    resumed = journal.do(lambda transaction: unpark(transaction, stream.number, reason="mended", now_ms=9_000))
-    assert resumed is not None
+    resumed = journal.do(lambda transaction: resume(transaction, stream.number, reason="mended", now_ms=9_000))
     assert resumed.wake_ms == 9_000
     assert len(Mailbox.of(journal.records(stream.number))) == 2
 
@@ -105,8 +105,8 @@ def test_the_reason_of_a_parked_actor_is_known_also_after_more_messages(journal:
     stream = journal.claim(journal.send().stream.number)
     journal.do(lambda transaction: park(transaction, holding.lease_of(stream), reason="odd", now_ms=1_500))
     parked = journal.send(now_ms=1_600).stream
-    assert parked_reason(journal.store, parked) == "odd"
-    assert parked_reason(journal.store, journal.send(actor="shop-2").stream) == ""
+    assert control_reason(journal.store, parked) == "odd"
+    assert control_reason(journal.store, journal.send(actor="shop-2").stream) == ""
 
 
 def test_J10_the_same_request_joins_the_open_message(journal: Journal) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import semel
 from semel import Context
-from semel.errors import Evicted, ParkedError, ReplayError
+from semel.errors import Evicted, ParkedError, ReplayError, WrongStatusError
 from semel.kernel.registry import REGISTRY as VALUES
 from tests.runtime.places import Place, redefine, run, until_it
 
@@ -155,7 +155,7 @@ def test_a_mended_execution_goes_on_when_it_is_resumed(place: Place) -> None:
     run(scenario())
 
 
-def test_resuming_without_a_cure_parks_again_and_resuming_a_healthy_one_does_nothing(place: Place) -> None:
+def test_resuming_without_a_cure_parks_again_and_a_healthy_one_is_not_resumed(place: Place) -> None:
     async def scenario() -> None:
         async with parked(place, renamed_step) as (engine, info):
             await engine.executions.resume(info.id)
@@ -167,7 +167,8 @@ def test_resuming_without_a_cure_parks_again_and_resuming_a_healthy_one_does_not
             assert (await engine.executions.get(info.id)).reason == info.reason
             done = await engine.start(redefine("diverging-fine", waits_long_after), key="fine")
             await done.result()
-            assert (await engine.executions.resume(done.id)).status == "SUCCEEDED"
+            with pytest.raises(WrongStatusError, match="cannot be resumed, it is SUCCEEDED"):
+                await engine.executions.resume(done.id)
 
     run(scenario())
 

@@ -452,6 +452,8 @@ class TestHandles:
             lambda: store.held_by("w"),
             lambda: store.dead_workers(1),
             lambda: store.list(Filter()),
+            lambda: store.scan_ended(0, until_ms=1, limit=1),
+            lambda: store.scan_expired(None, now_ms=1, limit=1),
             lambda: store.begin([Needs(keys=(key_id("k"),))]),
             lambda: store.commit(transaction),
             lambda: store.next_stream(),

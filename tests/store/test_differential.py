@@ -91,7 +91,7 @@ class Stores(RuleBasedStateMachine):
                 return (LookupError, "no stream")
             if late == 0:
                 stream = msgspec.structs.replace(stream, head=stream.head - 1)
-            return t.append(None, stream, count=count, body=body, wake_ms=wake_ms, status=status)
+            return t.append(None, stream, count=count, body=body, wake_ms=wake_ms, status=status, ended_ms=wake_ms)
 
         self.attempt("append", call)
 
@@ -99,6 +99,8 @@ class Stores(RuleBasedStateMachine):
     def append_with_a_lease(self, number: int, worker: str, wrong: str) -> None:
         def call(t: Any) -> Any:
             stream = t.stream(number) or t.stream(1)
+            if stream is None:
+                return (LookupError, "no stream")
             if stream.holder is None:
                 stream = msgspec.structs.replace(stream, holder=worker, epoch=stream.epoch + 1)
                 t.put(stream)
@@ -125,9 +127,20 @@ class Stores(RuleBasedStateMachine):
 
         self.attempt("put", call)
 
-    @rule(id=KEYS, stream=st.integers(1, 4), settled=SMALL, expiry_ms=TIMES, fingerprint=st.binary(max_size=4))
-    def put_key(self, id: Any, stream: int, settled: int, expiry_ms: int | None, fingerprint: bytes) -> None:
-        self.attempt("put_key", lambda t: t.put_key(Key(id, stream, "op", fingerprint, settled, expiry_ms)))
+    @rule(number=NUMBERS)
+    def delete(self, number: int) -> None:
+        def call(t: Any) -> Any:
+            stream = t.stream(number)
+            if stream is None or stream.type == ACTOR:
+                return (LookupError, "no execution")
+            return t.delete(stream)
+
+        self.attempt("delete", call)
+
+    @rule(id=KEYS, stream=st.integers(1, 4), settled=SMALL, expiry_ms=TIMES, data=st.binary(min_size=1, max_size=4))
+    def put_key(self, id: Any, stream: int, settled: int, expiry_ms: int | None, data: bytes) -> None:
+        outcome = data if settled else None
+        self.attempt("put_key", lambda t: t.put_key(Key(id, stream, "op", data, settled, expiry_ms, outcome)))
 
     @rule(id=KEYS)
     def forget_key(self, id: Any) -> None:
@@ -169,6 +182,12 @@ class Stores(RuleBasedStateMachine):
         self.same("next_wake", [lambda s=s: [s.next_wake(names=names)] for s in self.stores])
         self.same("dead_workers", [lambda s=s: [s.dead_workers(now_ms)] for s in self.stores])
         self.same("list", [lambda s=s: [s.list(Filter(status=status, limit=limit))] for s in self.stores])
+        self.same("scan_ended", [lambda s=s: [s.scan_ended(now_ms, until_ms=9, limit=limit + 1)] for s in self.stores])
+        after = None if first == 0 else key_id("a", "actor:Cart/0")
+        self.same(
+            "scan_expired",
+            [lambda s=s: [s.scan_expired(after, now_ms=now_ms, limit=limit + 1)] for s in self.stores],
+        )
         self.same("rows", [lambda s=s: [s.rows(now_ms, first=first, limit=limit)] for s in self.stores])
 
     @rule(
@@ -196,6 +215,7 @@ def test_memory_and_sqlite_cannot_be_told_apart() -> None:
     run_state_machine_as_test(Stores, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))
     rules = {"create", "append", "append_with_a_lease", "put", "put_key", "forget_key", "put_worker", "forget_worker"}
     rules |= {"a_call_that_raises", "commit", "restart", "due", "dead_workers", "list", "rows", "next_wake"}
+    rules |= {"delete", "scan_ended", "scan_expired"}
     rules |= {"read in a batch", "actor in a batch", "stream_by_uid", "stream_by_address", "row_at", "key"}
     untried = {name for name in rules if Stores.succeeded[name] == 0}
     assert untried == set(), "each operation succeeded at least once"

@@ -16,9 +16,10 @@ import msgspec
 import pytest
 
 from semel.errors import JournalCorruptError, StoreError, UnavailableError
+from semel.store import sqlite_file
 from semel.store import sqlite_statements as sql
-from semel.store.base import ACTOR, Needs, Stream, Transaction
-from semel.store.sqlite import SqliteStore
+from semel.store.base import ACTOR, Filter, Key, KeyId, Needs, Stream, Transaction
+from semel.store.sqlite import SqliteReader, SqliteStore
 from semel.store.sqlite_file import (
     APPLICATION_ID,
     NETWORK_FILE_SYSTEMS,
@@ -29,6 +30,7 @@ from semel.store.sqlite_file import (
 )
 from tests.store.backends import a_key, created, key_id, new_actor, write
 
+NEWEST = 2  # the number of the last schema file
 NEVER_CHANGES = {"number", "uid", "namespace", "type", "name", "key", "origin", "created_ms"}
 
 
@@ -69,7 +71,7 @@ def test_a_commit_is_an_fsync(tmp_path: Path) -> None:
     assert pragma(store, "wal_autocheckpoint") > 0
     assert pragma(store, "journal_size_limit") > 0
     assert pragma(store, "application_id") == APPLICATION_ID
-    assert pragma(store, "user_version") == 1
+    assert pragma(store, "user_version") == NEWEST
     store.close()
     again = SqliteStore.open(tmp_path / "x.db")
     assert pragma(again, "journal_mode") == "wal"
@@ -214,9 +216,47 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     SqliteStore.open(path).close()
     newer = apsw.Connection(str(path))
-    newer.execute("pragma user_version = 2")
+    newer.execute(f"pragma user_version = {NEWEST + 1}")
     newer.close()
-    refused(path, JournalCorruptError, "schema version 2", "expected 1 or older", "use the semel that wrote it")
+    said = (f"schema version {NEWEST + 1}", f"expected {NEWEST} or older", "use the semel that wrote it")
+    refused(path, JournalCorruptError, *said)
+
+
+def a_file_of_version_1(path: Path) -> KeyId:
+    """A journal as the first release made it, with a stream and its key."""
+    first = (Path(sqlite_file.__file__).parent / "schema" / "0001_first.sql").read_text("utf-8")
+    old = apsw.Connection(str(path))
+    old.execute(first).fetchall()
+    old.execute(f"pragma application_id = {APPLICATION_ID}; pragma user_version = 1").fetchall()
+    old.execute("insert into meta values (1, 'journal')")
+    old.execute("insert into key values ('default', 'fn:pay', 'k', 1, 'uid-1', x'01', 0, null)")
+    old.close()
+    return KeyId("default", "fn:pay", "k")
+
+
+def test_an_old_file_is_brought_up_to_date_when_an_engine_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    key = a_file_of_version_1(path)
+    store = SqliteStore.open(path)
+    assert (pragma(store, "user_version"), store.journal_id) == (NEWEST, "journal")
+    assert store.key(key) == Key(key, 1, "uid-1", b"\x01")
+    transaction = store.begin([Needs(keys=(key,))])
+    kept = Key(key, 1, "uid-1", b"\x01", 3, 5, b"outcome")
+    transaction.put_key(kept)
+    store.commit(transaction)
+    assert store.key(key) == store.begin([Needs(keys=(key,))]).key(key) == kept
+    store.close()
+
+
+def test_an_old_file_can_be_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    key = a_file_of_version_1(path)
+    before = path.read_bytes()
+    reader = SqliteReader(open_reader(str(path)), str(path))
+    assert reader.key(key) == Key(key, 1, "uid-1", b"\x01")
+    assert reader.list(Filter()) == []
+    reader.close()
+    assert path.read_bytes() == before
 
 
 def test_a_directory_and_a_missing_one_are_refused(tmp_path: Path) -> None:

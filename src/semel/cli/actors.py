@@ -11,7 +11,7 @@ from semel.cli.location import namespace_option, reading, store_option
 from semel.cli.output import JSON, output_option, say, show_fields, show_json, show_rows
 from semel.cli.plain import stored
 from semel.errors import NotFoundError
-from semel.executions import ActorInfo, parked_reason
+from semel.executions import ActorInfo, control_reason
 from semel.journal.holding import read
 from semel.kernel.mailbox import Mailbox
 from semel.store.base import ACTOR, PARKED, Address, Filter, Reader, Stream
@@ -58,7 +58,7 @@ def get(which: str, key: str | None, store: str, namespace: str, output: str) ->
     with reading(store) as reader:
         stream = _find(reader, which, key, namespace=namespace)
         mailbox = Mailbox.of(read(reader, stream))
-        reason = {"reason": parked_reason(reader, stream)} if stream.status == PARKED else {}
+        reason = {"reason": control_reason(reader, stream)} if stream.status == PARKED else {}
     fields = _fields(stream) | {"open_messages": len(mailbox), "state": stored(mailbox.snapshot)} | reason
     show_fields(fields, output=output)
 

@@ -11,7 +11,7 @@ import msgspec
 from semel.cli.location import existing_path, namespace_option, reading, store_option
 from semel.cli.output import JSON, output_option, say, show_fields, show_json, show_rows
 from semel.cli.plain import stored
-from semel.executions import ExecutionInfo, find, parked_reason, read_all
+from semel.executions import ExecutionInfo, control_reason, find, read_all
 from semel.history import render
 from semel.journal.executions import outcome_in
 from semel.kernel.entry import Record, RetryScheduled, Settled, Started, TurnEnded
@@ -165,7 +165,7 @@ def _described(reader: Reader, stream: Stream) -> dict[str, Any]:
     """An execution with its outcome as plain values: the classes of its program are not here."""
     fields = _fields(stream)
     if stream.status == PARKED:
-        return fields | {"reason": parked_reason(reader, stream)}
+        return fields | {"reason": control_reason(reader, stream)}
     settled = outcome_in(reader, stream)
     if settled is None:
         return fields

@@ -14,10 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from semel.errors import ConflictError, LeaseLost
+from semel.journal.deadline import deadline_of
 from semel.kernel.entry import (
     SETTLED,
-    Control,
-    Controlled,
     Entry,
     InvocationEnded,
     Kind,
@@ -28,7 +27,7 @@ from semel.kernel.entry import (
 )
 from semel.kernel.operation import Operation, Update, next_wake, record
 from semel.store import codec
-from semel.store.base import ACTOR, FUNCTION, PARKED, RUNNING, Key, KeyId, Lease, Stream, Transaction
+from semel.store.base import ACTOR, FUNCTION, PAUSED, Key, KeyId, Lease, Stream, Transaction
 
 
 class Then(Enum):
@@ -128,6 +127,9 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
         if request.then is not Then.FINISH and stream.type == FUNCTION:
             entries.append(InvocationEnded(stream.invocation))
         _leave(request, stream, changes, time_ms, fields)
+        if stream.status == PAUSED and request.then is not Then.FINISH:
+            # Whatever arrived or came due takes effect after the resume, which wakes it.
+            fields["wake_ms"] = deadline_of(transaction, stream).due_ms
     if not entries:
         after = msgspec.structs.replace(stream, base=base or stream.base, **fields)
         transaction.put(after, lease=request.lease)
@@ -184,34 +186,6 @@ def _settle_keys(
             transaction.put_key(
                 Key(name, stored.stream, stored.operation, stored.fingerprint, settled_seq=seq, expiry_ms=expiry_ms)
             )
-
-
-def park(transaction: Transaction, lease: Lease, *, reason: str, now_ms: int) -> Stream:
-    """Take the stream out of service until a person acts. The holder loses it with the same append."""
-    stream = held_stream(transaction, lease)
-    return _control(transaction, stream, Controlled(Control.PARK, reason), now_ms=now_ms, lease=lease, status=PARKED)
-
-
-def _control(
-    transaction: Transaction, stream: Stream, entry: Entry, *, now_ms: int, lease: Lease | None, **changes: Any
-) -> Stream:
-    """Write a control entry. It bumps the epoch, so that whoever holds the stream may write no more (R3)."""
-    time_ms = max(now_ms, stream.time_ms)
-    append = codec.Append(time_ms, (entry,), stream.epoch + 1, stream.invocation)
-    body = codec.encode(append, stream=stream.number, seq=stream.head + 1)
-    fields: dict[str, Any] = {"holder": None, "wake_ms": None, "epoch": stream.epoch + 1}
-    return transaction.append(lease, stream, count=1, body=body, time_ms=time_ms, **(fields | changes))
-
-
-def unpark(transaction: Transaction, number: int, *, reason: str, now_ms: int) -> Stream | None:
-    """Put a parked stream back in service. Does nothing to one that is not parked."""
-    stream = transaction.stream(number)
-    if stream is None or stream.status != PARKED:
-        return stream
-    entry = Controlled(Control.RESUME, reason)
-    return _control(
-        transaction, stream, entry, now_ms=now_ms, lease=None, status=RUNNING, wake_ms=max(now_ms, stream.time_ms)
-    )
 
 
 def settled_in(append: codec.Append, operation: str) -> Settled | None:

@@ -1,22 +1,21 @@
-"""Starting, stopping and asking after executions of durable functions."""
+"""Starting and asking after executions of durable functions."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from msgspec import Struct
 
 from semel.errors import IdempotencyConflictError, JournalCorruptError
 from semel.journal.advance import settled_in
-from semel.kernel.entry import Entry, InvocationEnded, Kind, Payload, Settled, Started, Status
-from semel.kernel.operation import Action, Operation, Update, decide
-from semel.kernel.values import ErrorData
+from semel.kernel.entry import Kind, Payload, Settled, Started
 from semel.store import codec
 from semel.store.base import FUNCTION, RUNNING, Key, KeyId, Reader, Row, Stream, Transaction
 
 
 class StartRequest(Struct, frozen=True, gc=False):
-    """A request to run a function under a key. `worker` holds the new stream at once, or None."""
+    """A request to run a function under a key. `worker` holds the new stream at once, or None.
+
+    `due_ms` is the deadline of an execution that it makes: one that is there keeps its own.
+    """
 
     namespace: str
     function: str
@@ -29,6 +28,7 @@ class StartRequest(Struct, frozen=True, gc=False):
     retention_ms: int
     worker: str | None = None
     source: str = ""
+    due_ms: int | None = None
 
     @property
     def key_id(self) -> KeyId:
@@ -53,19 +53,31 @@ def start(transaction: Transaction, request: StartRequest) -> StartAnswer:
     """Start an execution, or find the one under the key. Raises IdempotencyConflictError."""
     key_id = request.key_id
     found = transaction.key(key_id)
-    if found is not None:
-        stream = transaction.stream(found.stream)
-        if stream is None:
-            raise JournalCorruptError(
-                f"key {request.key!r}: it names stream {found.stream}, which is gone; expected it until the key expires"
-            )
-        if stream.ended_ms is None or request.now_ms < stream.ended_ms + request.retention_ms:
-            if found.fingerprint != request.fingerprint:
-                raise IdempotencyConflictError(f"function {request.function!r}", request.key)
-            return StartAnswer(stream, is_new=False, outcome=outcome_in(transaction, stream))
+    if found is not None and (known := _known(transaction, request, found)) is not None:
+        if found.fingerprint != request.fingerprint:
+            raise IdempotencyConflictError(f"function {request.function!r}", request.key)
+        outcome = outcome_in(transaction, known) if found.outcome is None else kept_outcome(found)
+        return StartAnswer(known, is_new=False, outcome=outcome)
     stream, append = _create(transaction, request)
     transaction.put_key(Key(key_id, stream.number, request.uid, request.fingerprint))
     return StartAnswer(stream, is_new=True, append=append)
+
+
+def _known(transaction: Transaction, request: StartRequest, found: Key) -> Stream | None:
+    """The execution that a key stands for, or None if the key has expired. Of a deleted one, what its key says."""
+    if found.outcome is not None:
+        if found.expiry_ms is not None and request.now_ms >= found.expiry_ms:
+            return None
+        status = kept_outcome(found).status.value
+        named = (request.namespace, FUNCTION, request.function, request.key)
+        return Stream(found.stream, found.operation, *named, status=status, ended_ms=found.expiry_ms)
+    stream = transaction.stream(found.stream)
+    if stream is None:
+        raise JournalCorruptError(
+            f"key {request.key!r}: it names stream {found.stream}, which is gone; expected it until the key expires"
+        )
+    is_kept = stream.ended_ms is None or request.now_ms < stream.ended_ms + request.retention_ms
+    return stream if is_kept else None
 
 
 def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, codec.Append]:
@@ -94,6 +106,7 @@ def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, co
         payload=request.payload,
         fingerprint=request.fingerprint,
         source=request.source,
+        due_ms=request.due_ms,
         origin=request.uid,
     )
     append = codec.Append(request.now_ms, (started,), stream.epoch, stream.invocation)
@@ -108,6 +121,23 @@ def outcome_in(source: Transaction | Reader, stream: Stream) -> Settled | None:
     return settled_at(source.row_at(stream.number, stream.tail), stream, stream.uid)
 
 
+def keep_outcome(settled: Settled, stream: Stream) -> bytes:
+    """An outcome as the key row has it once its stream is deleted."""
+    return codec.encode(codec.Append(stream.time_ms, (settled,)), stream=stream.number, seq=stream.tail)
+
+
+def kept_outcome(key: Key) -> Settled:
+    """The outcome of an execution that was deleted. Raises JournalCorruptError."""
+    settled = None
+    if key.outcome is not None:
+        settled = settled_in(codec.decode(key.outcome, stream=key.stream, seq=key.settled_seq), key.operation)
+    if settled is None:
+        raise JournalCorruptError(
+            f"key {key.id.key!r}: the outcome of {key.operation!r} is missing from it; restore a backup"
+        )
+    return settled
+
+
 def settled_at(row: Row | None, stream: Stream, operation: str) -> Settled:
     """The outcome of an operation that is known to be in a row."""
     settled = None
@@ -118,32 +148,6 @@ def settled_at(row: Row | None, stream: Stream, operation: str) -> Settled:
             f"stream {stream.uid}: the outcome of {operation!r} is missing from its journal; restore a backup"
         )
     return settled
-
-
-def stop(transaction: Transaction, number: int, *, reason: str, now_ms: int) -> Stream | None:
-    """End an execution as STOPPED, whoever holds it; that holder may write no more.
-
-    One that has an outcome keeps it. Operations in progress stay as they stand (J7).
-    """
-    stream = transaction.stream(number)
-    if stream is None or stream.ended_ms is not None:
-        return stream
-    time_ms = max(now_ms, stream.time_ms)
-    update = Update(
-        stream.uid, Kind.EXECUTION, Action.STOP, time_ms, error=ErrorData("ExecutionStopped", reason or "stopped")
-    )
-    running = Operation(stream.uid, Kind.EXECUTION, Status.STARTED)
-    entries: tuple[Entry, ...] = (InvocationEnded(stream.invocation), *decide(running, update, time_ms))
-    append = codec.Append(time_ms, entries, stream.epoch + 1, stream.invocation)
-    body = codec.encode(append, stream=stream.number, seq=stream.head + 1)
-    changes: dict[str, Any] = {
-        "epoch": stream.epoch + 1,
-        "holder": None,
-        "wake_ms": None,
-        "status": Status.STOPPED.value,
-        "ended_ms": time_ms,
-    }
-    return transaction.append(None, stream, count=len(entries), body=body, time_ms=time_ms, **changes)
 
 
 def is_running(stream: Stream) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Collection
 
 import msgspec
 
+from semel.journal.deadline import deadline_of
 from semel.kernel.entry import Record
 from semel.store import codec
-from semel.store.base import RUNNING, Lease, Reader, Stream, Transaction, Worker
+from semel.store.base import PAUSED, RUNNING, Lease, Reader, Stream, Transaction, Worker
 
 
 def lease_of(stream: Stream) -> Lease:
@@ -50,10 +51,9 @@ def take(transaction: Transaction, stream: Stream, worker: str) -> Stream:
 
 
 def is_due(stream: Stream, now_ms: int) -> bool:
-    """Whether a stream asks for a holder now."""
-    return (
-        stream.status == RUNNING and stream.holder is None and stream.wake_ms is not None and stream.wake_ms <= now_ms
-    )
+    """Whether a stream asks for a holder now. A paused one does when its time is over."""
+    is_in_service = stream.status in (RUNNING, PAUSED)
+    return is_in_service and stream.holder is None and stream.wake_ms is not None and stream.wake_ms <= now_ms
 
 
 def register_worker(transaction: Transaction, worker: str, *, now_ms: int, lease_ms: int) -> None:
@@ -86,8 +86,9 @@ def void_leases_of_the_dead(
 
 
 def free(transaction: Transaction, stream: Stream, *, now_ms: int) -> None:
-    """Take a stream from its holder and make it due."""
-    transaction.put(msgspec.structs.replace(stream, holder=None, wake_ms=now_ms))
+    """Take a stream from its holder and make it due, or one that is paused when its time is over."""
+    wake_ms = deadline_of(transaction, stream).due_ms if stream.status == PAUSED else now_ms
+    transaction.put(msgspec.structs.replace(stream, holder=None, wake_ms=wake_ms))
 
 
 def read(reader: Reader, stream: Stream) -> list[Record]:

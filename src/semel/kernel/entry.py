@@ -51,6 +51,9 @@ class Effect(StrEnum):
     AT_MOST_ONCE = "at_most_once"
 
 
+EXECUTION_MS_MAX = 366 * 24 * 3_600_000  # what an execution may take at most, as AWS has it
+
+
 class Control(StrEnum):
     """What a person or program may do to a stream from outside."""
 
@@ -224,16 +227,20 @@ class InvocationEnded(
     offset_ms: int = 0
 
 
-_CONTROL_FIELDS = {"action": "a", "reason": "r", "actor": "w", "offset_ms": "t"}
+_CONTROL_FIELDS = {"action": "a", "reason": "r", "actor": "w", "due_ms": "u", "offset_ms": "t"}
 
 
 class Controlled(Struct, frozen=True, gc=False, omit_defaults=True, tag="C", tag_field="_", rename=_CONTROL_FIELDS):
-    """A person or program paused, resumed or parked the stream, and why."""
+    """A person or program paused, resumed or parked the stream, and why.
+
+    `due_ms` is the execution's deadline from here on: none while its clock is held.
+    """
 
     action: Control
     reason: str = ""
     actor: str = ""
     offset_ms: int = 0
+    due_ms: int | None = None
 
 
 Entry = Started | RetryScheduled | RetryReady | HeartbeatReceived | Settled | TurnEnded | InvocationEnded | Controlled

@@ -16,6 +16,7 @@ from msgspec import Struct
 from semel.errors import IllegalTransitionError
 from semel.kernel.entry import (
     SETTLED,
+    Controlled,
     Effect,
     Entry,
     HeartbeatReceived,
@@ -338,7 +339,18 @@ def fold(operations: dict[str, Operation], entries: Iterable[tuple[Entry, int]])
     for entry, at_ms in entries:
         operation_id = getattr(entry, "operation", None)
         if operation_id is None:
+            if isinstance(entry, Controlled):
+                _set_deadline(operations, entry.due_ms)
             continue
         after = evolve(operations.get(operation_id), entry, at_ms)
         if after is not None:
             operations[operation_id] = after
+
+
+def _set_deadline(operations: dict[str, Operation], due_ms: int | None) -> None:
+    """A pause, park or resume says until when the execution has time. An actor has none."""
+    for name, operation in operations.items():
+        if operation.kind is Kind.EXECUTION:
+            if operation.status not in SETTLED:
+                operations[name] = msgspec.structs.replace(operation, due_ms=due_ms)
+            return

@@ -49,6 +49,7 @@ class Body(BodySeam):
         super().__init__(services, memo=memo, scope=scope, lineage=lineage, origin=origin, record=record)
         self.main: BodyTask[Any] | None = None
         self.is_over = False
+        self.is_paused = False  # nothing comes due and nothing new is engaged
         self.running = 0
         self.busy = 0
         self.alarms: list[tuple[int, int, Slot]] = []
@@ -111,6 +112,8 @@ class Body(BodySeam):
                 return
             if deliveries:
                 self._deliver(*deliveries.pop(0))
+            elif self.is_paused:
+                return
             elif self._fresh:
                 self._engage()
             elif not self.alarms or not self.ripen():

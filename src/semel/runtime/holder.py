@@ -13,7 +13,8 @@ import msgspec
 
 from semel.errors import ConflictError, JournalCorruptError, LeaseLost, StoreError, UnavailableError
 from semel.journal import holding
-from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance, park
+from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance
+from semel.journal.lifecycle import park
 from semel.kernel.operation import Operation, Update
 from semel.runtime.committer import Job
 from semel.runtime.services import Services

@@ -6,15 +6,17 @@ begin steps, or release. A released invocation stays as a resident and is resume
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any
 
 from semel.context import Context
-from semel.errors import Evicted, LeaseLost, ParkedError, Suspend
+from semel.errors import Evicted, LeaseLost, ParkedError, Suspend, UnavailableError
 from semel.function import FunctionSpec
 from semel.journal.advance import Advanced, Then
+from semel.journal.lifecycle import TimedOut, time_out
 from semel.kernel import values
 from semel.kernel.entry import Kind, Record, Settled, Started
 from semel.kernel.memo import Memo
@@ -26,7 +28,7 @@ from semel.runtime.seam import failed, succeeded
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, Outcome, Slot
 from semel.runtime.sync_body import SyncBody
-from semel.store.base import PARKED, Stream
+from semel.store.base import PARKED, PAUSED, Needs, Stream, Transaction
 
 logger = logging.getLogger("semel.invocation")
 ROOT = "1"
@@ -56,13 +58,16 @@ class Invocation:
         *,
         on_end: Callable[[Invocation, End], None],
         on_outcome: Callable[[Stream, Settled], None],
+        on_timed_out: Callable[[Stream, Settled], None],
     ) -> None:
         self.services = services
         self.spec = spec
         self.holder = Holder(services, stream, on_durable=self._durable, on_lost=self._lost)
         self._on_end = on_end
         self._on_outcome = on_outcome
+        self._on_timed_out = on_timed_out
         self._alarm = Alarm(services, self._wake)
+        self._deadline: Alarm | None = None
         self._covered: list[Slot] = []
         self._ending: End | None = None
         self._is_ended = False
@@ -76,7 +81,7 @@ class Invocation:
     @property
     def can_stay(self) -> bool:
         """Whether a suspended run may stay in memory: a `def` body would keep its thread."""
-        return self.spec.is_async
+        return self.spec.is_async and self.body.main is not None
 
     def start(self, records: list[Record]) -> None:
         """Run the function over what is recorded. `records` begin with the execution's start."""
@@ -94,6 +99,8 @@ class Invocation:
             record=self.holder.record,
             at_rest=self._at_rest,
         )
+        if not self._may_go_on():
+            return
         arguments = () if started.payload is None else tuple(values.decode(started.payload.data))
         self.body.start(self._main(arguments), now_ms=records[0].time_ms + started.offset_ms)
 
@@ -110,7 +117,19 @@ class Invocation:
         """Go on under a new claim: a resident does not replay."""
         self.holder.take(stream, seen=stream.head)
         self._is_ended = False
-        self._wake()
+        if self._may_go_on():
+            self._wake()
+
+    def _may_go_on(self) -> bool:
+        """Whether the body is to run: there is time left, and the execution is not paused."""
+        due_ms = self.holder.operations[self.stream.uid].due_ms
+        self._set_deadline(due_ms)
+        if due_ms is not None and due_ms <= self.services.clock.now_ms():
+            return False
+        if self.stream.status == PAUSED:
+            self._release()  # it was claimed for its deadline, and the clock was set back
+            return False
+        return True
 
     def _wake(self) -> None:
         self.body.pump()
@@ -127,7 +146,7 @@ class Invocation:
             self._park(body.divergence)
         elif body.main is None or body.main.done():
             self._finish()
-        elif body.beginning and self.services.is_draining and not body.must_begin:
+        elif body.beginning and (body.is_paused or self.services.is_draining) and not body.must_begin:
             self._drain()
         elif holder.outbox and (body.beginning or body.running):
             self._covered, body.beginning = body.beginning, []
@@ -135,14 +154,23 @@ class Invocation:
         elif body.beginning:
             beginning, body.beginning = body.beginning, []
             self._set_alarm()
-            body.begin(beginning)  # last: a step that ends at once brings the body to its next rest
+            self._begin(beginning)  # last: a step that ends at once brings the body to its next rest
         elif body.running:
             self._set_alarm()
         else:
             self._suspend()
 
+    def _begin(self, slots: list[Slot]) -> None:
+        """Begin the steps; if paused, only those whose start is recorded: they would count as interrupted."""
+        if self.body.is_paused:
+            self.body.beginning[:0] = [slot for slot in slots if not slot.starts_durably]
+            slots = [slot for slot in slots if slot.starts_durably]
+        self.body.begin(slots)
+
     def _set_alarm(self) -> None:
-        if self.body.alarms or self._alarm.is_set:
+        if self.body.is_paused:
+            self._alarm.stop()
+        elif self.body.alarms or self._alarm.is_set:
             self._alarm.set(self.body.next_alarm())
 
     def _suspend(self) -> None:
@@ -160,7 +188,7 @@ class Invocation:
         self.holder.flush(Then.RELEASE)
 
     def _drain(self) -> None:
-        """The engine closes: no step begins any more. Once those that run have ended, another may go on at once."""
+        """No step begins any more: the engine closes, or it is paused. Another may go on once those that run end."""
         if not self.body.running:
             self._alarm.stop()
             self.holder.flush(Then.YIELD)
@@ -197,6 +225,47 @@ class Invocation:
         self.cause = error
         self.holder.park(f"{type(error).__name__}: {error}", then=lambda: self._end(End.PARKED))
 
+    # What comes from outside: a pause and its end, and the end of the execution's time.
+
+    def heed(self, stream: Stream) -> None:
+        """The execution was paused, or resumed before this run let go of it."""
+        if self._ending is None and not self._is_ended and self.body.main is not None:
+            self._set_paused(stream)
+            self._wake()
+
+    def _set_paused(self, stream: Stream) -> None:
+        self.body.is_paused = stream.status == PAUSED
+
+    def _set_deadline(self, due_ms: int | None) -> None:
+        if due_ms is not None:
+            if self._deadline is None:
+                self._deadline = Alarm(self.services, self._out_of_time)
+            self._deadline.set(due_ms)
+
+    def _out_of_time(self) -> None:
+        """The time of the execution is over, unless a pause has moved its deadline: the journal knows."""
+        number, seen, now_ms = self.stream.number, self.holder.seen, self.services.clock.now_ms()
+        due_ms = self.holder.operations[self.stream.uid].due_ms
+
+        def call(transaction: Transaction) -> TimedOut:
+            return time_out(transaction, number, now_ms=now_ms, seen=seen, due_ms=due_ms)
+
+        with contextlib.suppress(UnavailableError):  # the engine is closed: the next one sees to it
+            self.services.committer.submit(call, self._timed_out, needs=Needs((number,)))
+
+    def _timed_out(self, answer: TimedOut, error: BaseException | None) -> None:
+        if error is not None:
+            if is_refused(error) and not self._is_ended:
+                delay_ms = max(self.services.limits.poll_ms, 1)
+                self._set_deadline(self.services.clock.now_ms() + delay_ms)
+            return
+        if answer.outcome is not None and answer.stream is not None:
+            if not self._is_ended:
+                self.lose()
+            self._on_timed_out(answer.stream, answer.outcome)
+        elif self._ending is None and not self._is_ended:
+            self._set_deadline(answer.due_ms)
+
     # What the journal answers.
 
     def _durable(self, advanced: Advanced, then: Then) -> None:
@@ -204,7 +273,8 @@ class Invocation:
             # Only the steps that were queued when the append was made: what was recorded since
             # then, and asked for those queued later, is not durable yet (R4).
             covered, self._covered = self._covered, []
-            self.body.begin(covered)
+            self._set_paused(advanced.stream)
+            self._begin(covered)
             self._at_rest()
         elif then is Then.FINISH:
             settled = None if advanced.append is None else advanced.append.entries[-1]
@@ -214,6 +284,9 @@ class Invocation:
         elif then is not Then.KEEP:
             without_results(self.holder.operations)
             self._is_ended = True
+            self.body.is_paused = False
+            if self._deadline is not None:
+                self._deadline.stop()
             self._on_end(self, End.RELEASED)
         else:
             self._leave()
@@ -250,6 +323,8 @@ class Invocation:
         if self._ending is End.PARKED and self.stream.status != PARKED:
             return
         self._is_ended = True
+        if self._deadline is not None:
+            self._deadline.let_go()
         self.evict(LeaseLost if self._ending is End.LOST else Evicted)
         self._on_end(self, self._ending)
         self.holder.let_go()
@@ -258,6 +333,8 @@ class Invocation:
     def evict(self, signal: type[BaseException] = Evicted) -> None:
         """Let the body go from memory by rule R1."""
         self._alarm.stop()
+        if self._deadline is not None:
+            self._deadline.stop()
         self.body.evict(signal, self.spec.name)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("semel")
 # Nothing kept, nothing waited for: each of these means something at 0.
-MAY_BE_ZERO = frozenset({"residents_max", "passivate_ms", "drain_ms", "retention_ms", "poll_ms"})
+MAY_BE_ZERO = frozenset({"residents_max", "passivate_ms", "drain_ms", "retention_ms", "poll_ms", "sweep_ms"})
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -45,6 +45,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     passivate_ms: int = 60_000
     drain_ms: int = 5_000
     retention_ms: int = 14 * 24 * 3_600_000
+    sweep_ms: int = 600_000
+    sweep_batch_max: int = 64
     page_max: int = 1_000
 
     def __post_init__(self) -> None:

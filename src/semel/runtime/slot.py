@@ -78,6 +78,11 @@ class Slot:
         self.path = path
         self.source = source
 
+    @property
+    def starts_durably(self) -> bool:
+        """Whether its start is on disk before its body runs."""
+        return self.call is not None and self.call.options.starts_durably
+
     def update(
         self,
         action: Action,

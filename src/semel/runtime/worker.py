@@ -18,7 +18,7 @@ from semel.actor import actor_spec
 from semel.errors import LeaseLost, ParkedError, StoreError
 from semel.function import REGISTRY
 from semel.journal import holding
-from semel.journal.advance import park
+from semel.journal.lifecycle import park
 from semel.kernel.entry import Record, Settled
 from semel.runtime.activation import Activation
 from semel.runtime.alarm import Alarm
@@ -208,8 +208,19 @@ class Worker:
     def _make(self, stream: Stream) -> Run:
         if stream.type == FUNCTION:
             spec = REGISTRY.function(stream.name)
-            return Invocation(self.services, stream, spec, on_end=self._ended, on_outcome=self._on_settled)
+            return Invocation(
+                self.services,
+                stream,
+                spec,
+                on_end=self._ended,
+                on_outcome=self._on_settled,
+                on_timed_out=self._timed_out,
+            )
         return Activation(self.services, stream, actor_spec(stream.name), on_end=self._ended, on_reply=self._replied)
+
+    def _timed_out(self, stream: Stream, settled: Settled) -> None:
+        self.drop_resident(stream.number)
+        self._on_settled(stream, settled)
 
     def _replied(self, stream: Stream, settled: Settled) -> None:
         self._on_settled(stream, settled)

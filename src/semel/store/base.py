@@ -26,6 +26,8 @@ ACTOR = "actor"
 _ABSENT = object()
 RUNNING = "RUNNING"
 PARKED = "PARKED"
+PAUSED = "PAUSED"
+PAUSING = "PAUSING"  # how a paused stream is shown while somebody holds it; never stored
 
 
 class Address(Struct, frozen=True, gc=False):
@@ -44,8 +46,8 @@ class Stream(Struct, frozen=True, gc=False):
     seq of the last journal row. `signal` is the last seq at which an arrival touched an operation
     of a running body. `base` is the first seq that recovery needs. `turn` is the message whose turn is
     open while its actor is suspended. `wake_ms` is None while the
-    stream is held, settled, parked, or waits for arrivals only. `status` is RUNNING, PARKED or how
-    the execution settled. `number` to `key`, `origin` and `created_ms` never change.
+    stream is held, settled, parked, paused without a deadline, or waits for arrivals only. `status` is
+    RUNNING, PARKED, PAUSED or how the execution settled. `number` to `key`, `origin` and `created_ms` never change.
     """
 
     number: int
@@ -87,7 +89,8 @@ class Key(Struct, frozen=True, gc=False):
     """The row of an idempotency key: what it started, and the digest of the request.
 
     `settled_seq` is the journal row that holds the outcome of a message (0 while it is open; a
-    function's outcome is in its stream's last row). `expiry_ms` counts from completion.
+    function's outcome is in its stream's last row). `expiry_ms` counts from completion. `outcome` is the body of
+    a journal row at (`stream`, `settled_seq`) with nothing but the outcome, once the stream itself is deleted.
     """
 
     id: KeyId
@@ -96,6 +99,7 @@ class Key(Struct, frozen=True, gc=False):
     fingerprint: bytes
     settled_seq: int = 0
     expiry_ms: int | None = None
+    outcome: bytes | None = None
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -141,6 +145,30 @@ class Filter(Struct, frozen=True, gc=False):
     limit: int = 100
 
 
+class Ended(Struct, frozen=True, gc=False):
+    """An execution that has ended: its stream's number, when that was, and what its key row is found by."""
+
+    stream: int
+    namespace: str
+    name: str
+    key: str
+    ended_ms: int
+
+
+class Scan(Struct, frozen=True, gc=False):
+    """What a look at some streams in order of their numbers found. `last` is where to go on, None at the end."""
+
+    last: int | None
+    found: list[Ended]
+
+
+class KeyScan(Struct, frozen=True, gc=False):
+    """What a look at some keys in their order found. `last` is where to go on, None at the end."""
+
+    last: KeyId | None
+    found: list[KeyId]
+
+
 class Reader(Protocol):
     """What can be read. A reader sees committed rows only."""
 
@@ -176,6 +204,14 @@ class Reader(Protocol):
         ...
 
     def list(self, which: Filter) -> list[Stream]: ...
+    def scan_ended(self, after: int, *, until_ms: int, limit: int) -> Scan:
+        """Of the `limit` streams after number `after`, the executions that ended at or before `until_ms`."""
+        ...
+
+    def scan_expired(self, after: KeyId | None, *, now_ms: int, limit: int) -> KeyScan:
+        """Of the `limit` keys after `after`, those whose `expiry_ms` is `now_ms` or before."""
+        ...
+
     def close(self) -> None:
         """Let go of what is open. A second call does nothing; any other call after it raises UnavailableError."""
         ...
@@ -222,7 +258,7 @@ class Transaction:
     """The batch that every store shares: rows as changed so far, and what to write.
 
     `moved` are streams that only got entries (head, tail, time and base changed); one that is in
-    `changed` or `created` too is as it is there.
+    `changed` or `created` too is as it is there. One in `deleted` is gone, whatever else the batch wrote to it.
     """
 
     def __init__(self, store: Store) -> None:
@@ -231,6 +267,7 @@ class Transaction:
         self.created: dict[int, Stream] = {}
         self.changed: dict[int, Stream] = {}
         self.moved: dict[int, Stream] = {}
+        self.deleted: dict[int, Stream] = {}
         self.keys: dict[KeyId, Key | None] = {}
         self.changed_keys: dict[KeyId, Key | None] = {}
         self.addresses: dict[Address, int | None] = {}
@@ -256,12 +293,12 @@ class Transaction:
 
     @property
     def has_writes(self) -> bool:
-        return bool(self.rows or self.created or self.changed or self.changed_keys or self.workers)
+        return bool(self.rows or self.created or self.changed or self.changed_keys or self.workers or self.deleted)
 
     def stream(self, number: int) -> Stream | None:
         """The row of a stream as this batch has it."""
         found = self.streams.get(number)
-        if found is None:
+        if found is None and number not in self.deleted:
             found = self.store.stream(number)
             if found is not None:
                 self.streams[number] = found
@@ -347,6 +384,15 @@ class Transaction:
         """Change a stream's row without an entry (claim, release). Raises LeaseLost as `append` does."""
         check_epoch(self._stored(stream), lease)
         self._store_row(stream)
+
+    def delete(self, stream: Stream) -> None:
+        """Remove an execution's row and all its journal rows. Raises ConflictError if it is gone already."""
+        number = stream.number
+        if stream.type == ACTOR:
+            raise AssertionError(f"stream {stream.uid}: it is an actor, expected an execution")
+        stored = self._stored(stream)
+        self._undo.append((self.streams, number, self.streams.pop(number)))
+        self._put(self.deleted, number, stored)
 
     def _stored(self, stream: Stream) -> Stream:
         stored = self.stream(stream.number)

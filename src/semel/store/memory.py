@@ -12,8 +12,25 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import TypeVar
 
+from msgspec.structs import astuple
+
 from semel.errors import ConflictError, UnavailableError
-from semel.store.base import ACTOR, Address, Filter, Key, KeyId, Needs, Row, Stream, Transaction, Worker
+from semel.store.base import (
+    ACTOR,
+    FUNCTION,
+    Address,
+    Ended,
+    Filter,
+    Key,
+    KeyId,
+    KeyScan,
+    Needs,
+    Row,
+    Scan,
+    Stream,
+    Transaction,
+    Worker,
+)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -112,6 +129,27 @@ class MemoryStore:
         ]
         return sorted(found, key=attrgetter("number"), reverse=True)[: which.limit]
 
+    def scan_ended(self, after: int, *, until_ms: int, limit: int) -> Scan:
+        streams = sorted((s for s in self._all_streams() if s.number > after), key=attrgetter("number"))[:limit]
+        found = [
+            Ended(s.number, s.namespace, s.name, s.key, s.ended_ms)
+            for s in streams
+            if s.type == FUNCTION and s.ended_ms is not None and s.ended_ms <= until_ms
+        ]
+        return Scan(streams[-1].number if len(streams) == limit else None, found)
+
+    def scan_expired(self, after: KeyId | None, *, now_ms: int, limit: int) -> KeyScan:
+        data = self._open_data()
+        with data.lock:
+            keys = [*data.keys.values()]
+        order = astuple  # as an index has them
+        later = sorted(
+            (key for key in keys if after is None or order(key.id) > order(after)), key=lambda k: order(k.id)
+        )
+        page = later[:limit]
+        found = [key.id for key in page if key.expiry_ms is not None and key.expiry_ms <= now_ms]
+        return KeyScan(page[-1].id if len(page) == limit else None, found)
+
     def begin(self, needs: Iterable[Needs]) -> Transaction:  # noqa: ARG002
         """Open a batch. There is nothing to fetch ahead."""
         self._open_data()
@@ -137,6 +175,10 @@ class MemoryStore:
             data.streams.update(transaction.changed)
             for row in transaction.rows:
                 data.rows.setdefault(row.stream, []).append(row)
+            for number, stream in transaction.deleted.items():
+                data.streams.pop(number, None)
+                data.rows.pop(number, None)
+                data.numbers_by_uid.pop(stream.uid, None)
             for id, key in transaction.changed_keys.items():
                 _put(data.keys, id, key)
             for name, worker in transaction.workers.items():

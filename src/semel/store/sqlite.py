@@ -16,15 +16,15 @@ import msgspec
 
 from semel.errors import ConflictError, StoreError, StoreFullError, UnavailableError
 from semel.store import sqlite_statements as sql
-from semel.store.base import ACTOR, Address, Filter, Key, KeyId, Needs, Row, Stream, Transaction
-from semel.store.sqlite_file import open_reader, open_writer, refusal, unreadable
+from semel.store.base import ACTOR, Address, Ended, Filter, Key, KeyId, KeyScan, Needs, Row, Scan, Stream, Transaction
+from semel.store.sqlite_file import open_reader, open_writer, refusal, schema_version, unreadable
 
 T = TypeVar("T")
 
 Streams = list[Stream]
 Rows = list[Row]
 Names = list[str]
-_KEY_COLUMNS: Final = 8
+_KEY_COLUMNS: Final = 9
 _ROW_COLUMNS: Final = 3
 
 _json: Final = msgspec.json.Encoder().encode
@@ -40,6 +40,7 @@ class SqliteReader:
         self._process = os.getpid()
         self._closed = False
         self._failure = ""
+        self._key_statement = sql.KEY if schema_version(database) > 1 else sql.KEY_OF_VERSION_1
 
     def stream(self, number: int) -> Stream | None:
         return _only(self._read(sql.STREAM, (number,)), _stream)
@@ -51,7 +52,7 @@ class SqliteReader:
         return _only(self._read(sql.STREAM_BY_ADDRESS, (address.namespace, address.name, address.key)), _stream)
 
     def key(self, key: KeyId) -> Key | None:
-        return _only(self._read(sql.KEY, (key.namespace, key.operation, key.key)), _key)
+        return _only(self._read(self._key_statement, (key.namespace, key.operation, key.key)), _key)
 
     def rows(self, stream: int, *, first: int = 1, limit: int | None = None) -> Rows:
         bindings = {"stream": stream, "first": first, "limit": -1 if limit is None else limit}
@@ -77,6 +78,18 @@ class SqliteReader:
     def list(self, which: Filter) -> Streams:
         return [Stream(*row) for row in self._read(sql.LIST, msgspec.structs.asdict(which))]
 
+    def scan_ended(self, after: int, *, until_ms: int, limit: int) -> Scan:
+        bindings = {"after": after, "until": until_ms, "limit": limit}
+        ((last, count, found),) = self._read(sql.SCAN_ENDED, bindings)
+        return Scan(last if count == limit else None, [Ended(*row) for row in _rows_of_json(found)])
+
+    def scan_expired(self, after: KeyId | None, *, now_ms: int, limit: int) -> KeyScan:
+        first = KeyId("", "", "") if after is None else after
+        bindings = {"now": now_ms, "limit": limit, **msgspec.structs.asdict(first)}
+        page = self._found(sql.SCAN_EXPIRED, bindings)
+        last = KeyId(*page[-1][:3]) if len(page) == limit else None
+        return KeyScan(last, [KeyId(*row[:3]) for row in page if row[3]])
+
     def close(self) -> None:
         # In a forked child the file is its parent's: closing it here could take the parent's locks or log.
         self._closed = True
@@ -89,6 +102,9 @@ class SqliteReader:
             return self._database.execute(statement, bindings).fetchall()
         except apsw.Error as error:
             raise unreadable(self.path, error) from error
+
+    def _found(self, statement: str, bindings: Any) -> Any:
+        return _rows_of_json(self._read(statement, bindings)[0][0])
 
     def _check_usable(self) -> None:
         process = os.getpid()
@@ -186,6 +202,8 @@ class SqliteStore(SqliteReader):
                     self._held[number] = stream
                 if stream.type == ACTOR and rows is not transaction.moved:
                     self._remember_actor(stream)
+        for number in transaction.deleted:
+            self._held.pop(number, None)
         return statements
 
     def write(self, spelled: Spelled) -> None:
@@ -256,9 +274,6 @@ class SqliteStore(SqliteReader):
             return False
         return True
 
-    def _found(self, statement: str, bindings: Any) -> Any:
-        return _rows_of_json(self._read(statement, bindings)[0][0])
-
     def _fetch_keys(self, transaction: Transaction) -> None:
         streams = transaction.streams
         wanted: list[Any] = []
@@ -268,6 +283,7 @@ class SqliteStore(SqliteReader):
         for statement, bindings in sql.FIND_KEYS.statements(wanted):
             for found in self._found(statement, bindings):
                 found[5] = bytes.fromhex(found[5])
+                found[8] = bytes.fromhex(found[8]) if found[8] else None
                 stored = _key(found)
                 transaction.keys[stored.id] = stored
                 number = found[after_row]
@@ -316,7 +332,7 @@ def _stream(row: Any) -> Stream:
 
 
 def _key(row: Any) -> Key:
-    return Key(KeyId(row[0], row[1], row[2]), row[3], row[4], row[5], row[6], row[7])
+    return Key(KeyId(row[0], row[1], row[2]), row[3], row[4], row[5], row[6], row[7], row[8])
 
 
 def _names(names: Sequence[str] | None) -> str | None:
@@ -351,9 +367,13 @@ def _writes(transaction: Transaction) -> Iterator[sql.Statement]:
             forgotten += (id.namespace, id.operation, id.key)
         else:
             values += (sql.PUT_KEY, id.namespace, id.operation, id.key, key.stream, key.operation, key.fingerprint)
-            values += (key.settled_seq, key.expiry_ms, *_PAD_KEY)
+            values += (key.settled_seq, key.expiry_ms, key.outcome, *_PAD_KEY)
     if values:
         yield from sql.WRITE.statements(values)
+    if transaction.deleted:
+        numbers = list(transaction.deleted)
+        yield from sql.DELETE_RECORDS.statements(numbers)
+        yield from sql.DELETE_STREAMS.statements(numbers)
     if forgotten:
         yield from sql.FORGET_KEYS.statements(forgotten)
     for name, worker in transaction.workers.items():
@@ -370,4 +390,4 @@ def _pad(width: int) -> tuple[None, ...]:
 _PAD_APPEND = _pad(4)
 _PAD_MOVE = _pad(7)
 _PAD_CHANGE = _pad(14)
-_PAD_KEY = _pad(8)
+_PAD_KEY = _pad(9)

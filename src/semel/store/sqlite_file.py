@@ -241,6 +241,11 @@ def _create_schema(database: apsw.Connection) -> None:
         database.execute("insert or ignore into meta (id, journal_id) values (1, ?)", (secrets.token_hex(16),))
 
 
+def schema_version(database: apsw.Connection) -> int:
+    """The number of the newest schema file that the database has."""
+    return _number(database, "pragma user_version")
+
+
 def _number(database: apsw.Connection, question: str) -> int:
     answer: int = database.execute(question).fetchall()[0][0]  # type: ignore[assignment]
     return answer

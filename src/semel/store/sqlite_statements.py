@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from semel.store.base import ACTOR, FUNCTION, PARKED, RUNNING
+from semel.store.base import ACTOR, FUNCTION, PARKED, PAUSED, RUNNING
 
 # A statement longer than 16,384 bytes is not kept prepared; 256 rows of the widest table are 11,000.
 ROWS_MAX: Final = 256
@@ -85,12 +85,12 @@ begin
      and number = new.column1;
 
   -- put key: add an idempotency key, or replace it
-  insert into key (namespace, operation, key, stream, operation_id, fingerprint, settled_seq, expiry_ms)
-  select {", ".join(_NEW[:8])}
+  insert into key (namespace, operation, key, stream, operation_id, fingerprint, settled_seq, expiry_ms, outcome)
+  select {", ".join(_NEW[:9])}
    where new.kind = {PUT_KEY}
       on conflict (namespace, operation, key) do update
      set stream = excluded.stream, operation_id = excluded.operation_id, fingerprint = excluded.fingerprint,
-         settled_seq = excluded.settled_seq, expiry_ms = excluded.expiry_ms;
+         settled_seq = excluded.settled_seq, expiry_ms = excluded.expiry_ms, outcome = excluded.outcome;
 end;
 """
 
@@ -106,12 +106,17 @@ delete from key
     width=3,
 )
 
+# delete streams: their journal rows, then their own
+DELETE_RECORDS: Final = ManyRows("delete from record where stream in (values {rows})", width=1)
+
+DELETE_STREAMS: Final = ManyRows("delete from stream where number in (values {rows})", width=1)
+
 # find keys: each with the journal row of its outcome where there is one, unless that is large, and its stream
 FIND_KEYS: Final = ManyRows(
     f"""
 select json_group_array(json_array(
        k.namespace, k.operation, k.key, k.stream, k.operation_id, hex(k.fingerprint), k.settled_seq, k.expiry_ms,
-       r.seq, r.count, case when length(r.body) <= {BODY_BYTES_MAX} then hex(r.body) end,{_STREAM}))
+       hex(k.outcome), r.seq, r.count, case when length(r.body) <= {BODY_BYTES_MAX} then hex(r.body) end,{_STREAM}))
   from (values {{rows}}) as wanted
  cross join key as k
     on k.namespace = wanted.column1 and k.operation = wanted.column2 and k.key = wanted.column3
@@ -120,7 +125,7 @@ select json_group_array(json_array(
   left join record as r
     on r.stream = k.stream
    and r.seq = case when k.settled_seq > 0 then k.settled_seq
-                    when s.type = '{FUNCTION}' and s.status not in ('{RUNNING}', '{PARKED}') then s.tail
+                    when s.type = '{FUNCTION}' and s.status not in ('{RUNNING}', '{PARKED}', '{PAUSED}') then s.tail
                end
 """,
     width=3,
@@ -156,7 +161,14 @@ select{_STREAM}
 """
 
 KEY: Final = """
-select namespace, operation, key, stream, operation_id, fingerprint, settled_seq, expiry_ms
+select namespace, operation, key, stream, operation_id, fingerprint, settled_seq, expiry_ms, outcome
+  from key
+ where namespace = ? and operation = ? and key = ?
+"""
+
+# key of version 1: a file that is only read is not brought up to date
+KEY_OF_VERSION_1: Final = """
+select namespace, operation, key, stream, operation_id, fingerprint, settled_seq, expiry_ms, null
   from key
  where namespace = ? and operation = ? and key = ?
 """
@@ -217,6 +229,28 @@ select{_STREAM}
    and (:status is null or s.status = :status)
  order by s.number desc
  limit :limit
+"""
+
+# scan ended: executions that ended at or before :until, among :limit streams after number :after
+SCAN_ENDED: Final = f"""
+select max(number), count(*),
+       json_group_array(json_array(number, namespace, name, key, ended_ms) order by number)
+           filter (where type = '{FUNCTION}' and ended_ms <= :until)
+  from (select number, type, namespace, name, key, ended_ms
+          from stream
+         where number > :after
+         order by number
+         limit :limit)
+"""
+
+# scan expired: keys whose time is over, among :limit keys after one, in the order of the table
+SCAN_EXPIRED: Final = """
+select json_group_array(json_array(namespace, operation, key, coalesce(expiry_ms <= :now, 0)))
+  from (select namespace, operation, key, expiry_ms
+          from key
+         where (namespace, operation, key) > (:namespace, :operation, :key)
+         order by namespace, operation, key
+         limit :limit)
 """
 
 PUT_WORKER: Final = """

@@ -160,7 +160,7 @@ def _is_holders(append: codec.Append) -> bool:
     """Whether only the holder may write such a row: not an arrival, a start or control."""
     for entry in append.entries:
         match entry:
-            case Controlled() | Settled(status=Status.STOPPED):
+            case Controlled() | Settled(status=Status.STOPPED | Status.TIMED_OUT):
                 return False
             case Started(kind=Kind.MESSAGE | Kind.EXECUTION):
                 return False

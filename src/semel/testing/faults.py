@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from semel.errors import UnavailableError
-from semel.store.base import Address, Filter, Key, KeyId, Needs, Reader, Row, Store, Stream, Transaction
+from semel.store.base import Address, Filter, Key, KeyId, KeyScan, Needs, Reader, Row, Scan, Store, Stream, Transaction
 
 Streams = list[Stream]
 Rows = list[Row]
@@ -185,6 +185,12 @@ class FaultStore:
 
     def list(self, which: Filter) -> Streams:
         return self.inner.list(which)
+
+    def scan_ended(self, after: int, *, until_ms: int, limit: int) -> Scan:
+        return self.inner.scan_ended(after, until_ms=until_ms, limit=limit)
+
+    def scan_expired(self, after: KeyId | None, *, now_ms: int, limit: int) -> KeyScan:
+        return self.inner.scan_expired(after, now_ms=now_ms, limit=limit)
 
     def close(self) -> None:
         self.inner.close()

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from semel.kernel import ids, values
 from semel.kernel.entry import (
+    EXECUTION_MS_MAX,
     SETTLED,
     Control,
     Controlled,
@@ -29,7 +30,7 @@ from semel.kernel.entry import (
     TurnEnded,
 )
 from semel.store import codec
-from semel.store.base import ACTOR, FUNCTION, PARKED, RUNNING, Row, Stream
+from semel.store.base import ACTOR, FUNCTION, PARKED, PAUSED, RUNNING, Row, Stream
 
 Report = Callable[[str, str], None]
 
@@ -79,6 +80,7 @@ class Trail:
         self._head = 0
         self._time_ms = 0
         self._epoch = 0
+        self._held: tuple[int, int] | None = None
 
     def report(self, rule: str, message: str) -> None:
         self._report(rule, f"{self.stream.name}/{self.stream.key}: {message}")
@@ -117,6 +119,26 @@ class Trail:
             case Controlled():
                 self.reason = entry.reason if entry.action is Control.PARK else ""
                 self._check_not_over(f"Controlled at seq {seq}")
+                self._controlled(entry, seq, at_ms)
+
+    def _controlled(self, entry: Controlled, seq: int, at_ms: int) -> None:
+        """G8: what a pause holds of a deadline is given back by the resume, up to 366 days after the start."""
+        scope = next((place for place in self.places.values() if place.kind is Kind.EXECUTION), None)
+        if scope is None:
+            return
+        if entry.action is Control.RESUME:
+            expected = scope.due_ms
+            if self._held is not None:
+                due_ms, since_ms = self._held
+                expected = min(due_ms + at_ms - since_ms, max(due_ms, self.stream.created_ms + EXECUTION_MS_MAX))
+            if entry.due_ms != expected:
+                self.report("G8", f"the resume at seq {seq} sets the deadline {entry.due_ms}, expected {expected}")
+            self._held = None
+        elif entry.due_ms not in (None, scope.due_ms):
+            self.report("G8", f"the {entry.action} at seq {seq} sets the deadline {entry.due_ms}, not {scope.due_ms}")
+        elif entry.due_ms is None and scope.due_ms is not None:
+            self._held = (scope.due_ms, at_ms)
+        scope.due_ms = entry.due_ms
 
     def _check_not_over(self, what: str) -> None:
         if any(place.kind is Kind.EXECUTION and place.state == "settled" for place in self.places.values()):
@@ -188,7 +210,8 @@ class Trail:
         if place is None:
             return
         self._check_scope(place, seq)
-        if place.kind is Kind.WAIT and entry.status is Status.SUCCEEDED:
+        is_timed = place.kind is Kind.WAIT and entry.status is Status.SUCCEEDED
+        if is_timed or (place.kind is Kind.EXECUTION and entry.status is Status.TIMED_OUT):
             self._check_due(place, seq, at_ms)
         if place.kind is Kind.MESSAGE:
             self._message_settled(place, entry, seq)
@@ -247,6 +270,9 @@ class Trail:
             self.report("J1", f"the row says head {stream.head}, the journal {self._head}")
         if stream.epoch < self._epoch:
             self.report("J4", f"the row says epoch {stream.epoch}, the journal {self._epoch}")
+        if stream.status == PAUSED:
+            self._check_paused(stream, now_ms=max(now_ms, self._time_ms))
+            return
         if stream.status != RUNNING:
             if stream.wake_ms is not None or stream.holder is not None:
                 self.report("J11", f"it is {stream.status}, and yet it is held or wakes")
@@ -264,14 +290,21 @@ class Trail:
             rule = "J6" if stream.type == ACTOR and not stream.turn else "J11"
             self.report(rule, f"it is suspended at seq {stream.head} and {wakes}")
 
+    def _check_paused(self, stream: Stream, *, now_ms: int) -> None:
+        """J11: a paused stream wakes for its deadline only, and in time, unless the pause holds it."""
+        due_ms = self.places[stream.uid].due_ms
+        wanted = None if due_ms is None or stream.holder is not None else max(due_ms, now_ms)
+        wake_ms = stream.wake_ms if stream.wake_ms is None else max(stream.wake_ms, now_ms)
+        if wake_ms != wanted:
+            self.report("J11", f"it is paused at seq {stream.head} and wakes at {stream.wake_ms}, expected {wanted}")
+
     def _needed_wake(self, now_ms: int) -> int | None:
-        due = [
-            place.due_ms
-            for place in self.places.values()
-            if place.due_ms is not None and place.state in ("open", "pending") and not self._is_frozen(place)
-        ]
-        if due:
-            return max(min(due), now_ms)  # what is overdue cannot be asked for sooner than now
+        due: dict[bool, list[int]] = {True: [], False: []}
+        for place in self.places.values():
+            if place.due_ms is not None and place.state in ("open", "pending") and not self._is_frozen(place):
+                due[place.kind is Kind.EXECUTION].append(place.due_ms)
+        if due[False]:
+            return max(min(due[False] + due[True]), now_ms)  # what is overdue cannot be asked for sooner than now
         if self.stream.type == FUNCTION:
             return now_ms  # nothing that an arrival settles is left, so the code itself must go on
         return None if self.next_message() is None else now_ms
@@ -287,7 +320,7 @@ class Trail:
     @property
     def open_work(self) -> str:
         """What was accepted and has no outcome yet; empty if there is none."""
-        if self.stream.status != RUNNING:
+        if self.stream.status not in (RUNNING, PAUSED):
             return ""
         if self.stream.type == FUNCTION:
             return f"execution {self.stream.name}/{self.stream.key}"

@@ -21,7 +21,7 @@ from msgspec import Struct
 from semel.actor import GenServer, actor_spec
 from semel.actor.server import CAST
 from semel.engine import Engine
-from semel.journal import executions, holding, messages
+from semel.journal import holding, lifecycle, messages
 from semel.kernel import ids, values
 from semel.kernel.entry import MessageHeader, Payload
 from semel.runtime.clock import VirtualClock
@@ -320,7 +320,7 @@ class World:
                 self._is_stopped = True
                 now_ms = process.clock.now_ms()
                 for stream in running:
-                    self._write_outside(partial(executions.stop, number=stream.number, reason="a test", now_ms=now_ms))
+                    self._write_outside(partial(lifecycle.stop, number=stream.number, reason="a test", now_ms=now_ms))
                 return True
             case _:
                 return False
