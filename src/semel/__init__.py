@@ -4,6 +4,7 @@ from semel import errors, sync
 from semel.actor import GenServer, call, cast, info
 from semel.actor_ref import ActorRef
 from semel.context import Context, SyncContext
+from semel.deploy import Checked, check
 from semel.engine import Engine
 from semel.executions import ActorInfo, Execution, ExecutionInfo, Executions, Page
 from semel.facet import DurabilityFacet, Facet
@@ -17,6 +18,7 @@ __all__ = [
     "EFFECT_KEY",
     "ActorInfo",
     "ActorRef",
+    "Checked",
     "Context",
     "DurabilityFacet",
     "Engine",
@@ -32,6 +34,7 @@ __all__ = [
     "SyncContext",
     "call",
     "cast",
+    "check",
     "durable_function",
     "errors",
     "info",

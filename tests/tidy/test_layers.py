@@ -25,6 +25,7 @@ LAYERS = {
     "semel.runtime": 4,
     "semel.actor_ref": 5,
     "semel.executions": 5,
+    "semel.deploy": 5,
     "semel.post": 5,
     "semel.served": 5,
     "semel.engine": 5,

@@ -42,7 +42,7 @@ EXIT_CODES: Final[tuple[tuple[type[SemelError], int], ...]] = (
     (ActorError, 7),
     (SemelError, 1),
 )
-COMMANDS: Final = ("actors", "demo", "doctor", "executions", "run")
+COMMANDS: Final = ("actors", "check", "demo", "doctor", "executions", "run")
 
 
 def exit_code(error: SemelError) -> int:
@@ -85,6 +85,6 @@ def main() -> None:
     Commands read the SQLite file directly, also beside a running engine; what they write goes
     through the engine that owns the file, or through one of their own while they run.
 
-    Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 conflict, 6 unavailable,
+    Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 conflict, 5 undecided, 6 unavailable,
     7 execution failed, 130 interrupted.
     """

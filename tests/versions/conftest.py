@@ -1,0 +1,5 @@
+"""The places of the runtime's tests."""
+
+from tests.runtime.conftest import place
+
+__all__ = ["place"]
