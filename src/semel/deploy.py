@@ -12,12 +12,12 @@ from semel.function import REGISTRY
 from semel.journal import holding
 from semel.runtime.rehearsal import SAFE, Finding, Verdict, rehearse
 from semel.runtime.services import Limits
-from semel.store.base import FUNCTION, PARKED, RUNNING, Filter, Reader, Stream
+from semel.store.base import FUNCTION, PARKED, PAUSED, RUNNING, Filter, Reader, Stream
 from semel.store.sqlite import SqliteReader
 from semel.store.sqlite_file import open_reader
 
 PAGE: Final = 500
-OPEN: Final = (RUNNING, PARKED)
+OPEN: Final = (RUNNING, PAUSED, PARKED)
 SQLITE: Final = "sqlite:///"
 
 

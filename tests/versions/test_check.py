@@ -306,8 +306,10 @@ def test_every_open_execution_is_checked_and_no_other(place: Place, monkeypatch:
                 return (await engine.executions.get(parked.id)).status == "PARKED"
 
             await until_it(is_parked)
+            paused = await engine.start(redefine(NAME, waits), key="paused")
+            await engine.executions.pause(paused.id)
             found = {one.name: one.verdict for one in looked_at(place)}
-            assert found == {f"open-{n}": "safe" for n in range(7)} | {"parked": "unknown"}
+            assert found == {f"open-{n}": "safe" for n in range(7)} | {"parked": "unknown", "paused": "safe"}
             assert await engine.run(redefine("versions.ends", ends), key="more") == 1, "it goes on beside the check"
             assert [one.name for one in looked_at(place, namespace="other")] == ["elsewhere"]
 
