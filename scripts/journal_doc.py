@@ -57,6 +57,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "fingerprint": "digest of the request, by which another request under the key is refused",
         "origin": "the stream that effect keys are derived from",
         "trace": "the ids of its trace",
+        "heartbeat_ms": "how long a callback may be silent",
+        "child": "the execution that an invoke made",
     },
     "RetryScheduled": {
         "due_ms": "when the next attempt may begin",
@@ -71,6 +73,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "requested": "its own awaiter asked for this end, so nothing is delivered (R2)",
         "replay_children": "a replay asks for what is inside again, although it has an outcome",
     },
+    "Delivered": {},
     "TurnEnded": {
         "operation": "the message; empty where a snapshot was forced",
         "state": "the actor's state after the turn: with it, this is a snapshot",

@@ -9,11 +9,12 @@ from msgspec import Struct
 
 from semel.actor import ActorSpec, GenServer, method_spec
 from semel.actor.server import CALL, CAST, INFO
-from semel.context import Context, SyncContext
+from semel.context import Context
 from semel.errors import ActorError, UnknownHandlerError
 from semel.kernel import values
 from semel.kernel.entry import Settled, Status
 from semel.store.base import Address
+from semel.sync_context import SyncContext
 
 A = TypeVar("A", bound=GenServer[Any])
 T = TypeVar("T")

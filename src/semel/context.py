@@ -1,81 +1,47 @@
-"""What user code is handed: step, wait, child context. And the seam it reaches the journal through.
+"""What `async def` user code is handed: the operations of a durable function.
 
 A context checks arguments and says where it was called from; what an operation does is the
-seam's. `Context` is for `async def` code, `SyncContext` has the same methods for `def` code.
+seam's. `semel.sync_context` has the same methods for `def` code.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import logging
+import random
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import lru_cache
-from typing import Any, Literal, Protocol, TypeVar, TypeVarTuple, overload
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, TypeVarTuple, overload
 
-from msgspec import Struct
-
+from semel.batch import BatchResult, Completion, map_call, parallel_call, run_batch
+from semel.callback import Callback
+from semel.calls import (
+    CallbackCall,
+    ChildCall,
+    InvokeCall,
+    Nesting,
+    OnCancel,
+    Seam,
+    StepCall,
+    WaitCall,
+    caller,
+    check_on_cancel,
+    child_name,
+    duration_ms,
+    optional_name,
+    place,
+)
 from semel.errors import ValidationError
-from semel.function import EffectName, Semantics, StepOptions, step_name, step_options
+from semel.function import EffectName, Semantics, invoked, step_name, step_options
 from semel.kernel.ids import check_name
-from semel.retry import Retry
+from semel.logs import ContextLogger
+from semel.poll import Poll
+from semel.retry import DEFAULT, NEVER, Retry
 
+I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-WAIT_MAX_MS = 366 * 24 * 3_600_000
-OnCancel = Literal["wait", "abandon"]
-
-
-class StepCall(Struct, frozen=True):
-    """A request for a step."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    options: StepOptions
-    source: str
-    on_cancel: str = "wait"
-
-
-class WaitCall(Struct, frozen=True):
-    """A request to be woken after a time."""
-
-    delay_ms: int
-    name: str
-    source: str
-
-
-class ChildCall(Struct, frozen=True):
-    """A request for a child context."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    name: str
-    source: str
-
-
-class Seam(Protocol):
-    """The one way from user code to the journal. Closed when the run ends, is evicted or loses its lease."""
-
-    def step(self, call: StepCall) -> Coroutine[Any, Any, Any]: ...
-    def wait(self, call: WaitCall) -> Coroutine[Any, Any, None]: ...
-    def child(self, context: Context, call: ChildCall) -> Coroutine[Any, Any, Any]: ...
-    def patched(self, name: str, source: str) -> bool: ...
-    def now_ms(self) -> int: ...
-    def is_replaying(self) -> bool: ...
-    @property
-    def execution_id(self) -> str: ...
-
-
-class SyncSeam(Protocol):
-    """The same for `def` code, which runs in a thread and blocks."""
-
-    def step(self, call: StepCall) -> Any: ...
-    def wait(self, call: WaitCall) -> None: ...
-    def child(self, context: SyncContext, call: ChildCall) -> Any: ...
-    def patched(self, name: str, source: str) -> bool: ...
-    def now_ms(self) -> int: ...
-    def is_replaying(self) -> bool: ...
-    @property
-    def execution_id(self) -> str: ...
 
 
 class Context:
@@ -175,7 +141,7 @@ class Context:
         Raises ValidationError for a negative time or one over 366 days.
         """
         delay_ms = duration_ms(days=days, hours=hours, minutes=minutes, seconds=seconds, ms=ms)
-        return self._seam.wait(WaitCall(delay_ms, wait_name(name), caller()))
+        return self._seam.wait(WaitCall(delay_ms, optional_name("wait", name), caller()))
 
     def run_in_child_context(
         self, function: Callable[[Context, *Ts], Awaitable[T]], /, *arguments: *Ts, name: str | None = None
@@ -195,111 +161,162 @@ class Context:
         """
         return self._seam.patched(check_name("patch", name), caller())
 
-    def now_ms(self) -> int:
-        """The time of the last delivered record, in ms since 1970: the same on replay."""
-        return self._seam.now_ms()
+    def create_callback(
+        self, *, name: str = "", timeout_ms: int = 0, heartbeat_ms: int = 0
+    ) -> Coroutine[Any, Any, Callback]:
+        """Make an operation that somebody outside settles through its id; wait for it with `result()`.
 
-    @property
-    def is_replaying(self) -> bool:
-        """Whether the journal still answers. For logs only: do not branch on it."""
-        return self._seam.is_replaying()
+        `timeout_ms` counts from here, `heartbeat_ms` from the last sign of life; 0 is no limit. The id
+        is on disk before a step that gets it begins. Raises ValidationError.
+        """
+        call = callback_call(name, timeout_ms, heartbeat_ms, caller())
+        return self._callback(call)
 
-    @property
-    def execution_id(self) -> str:
-        """The stream's uid: random, never reused."""
-        return self._seam.execution_id
+    async def _callback(self, call: CallbackCall) -> Callback:
+        identity, ticket = await self._seam.callback(call)
+        return Callback(self._seam, identity, ticket)
 
-
-class SyncContext:
-    """The same for plain `def` code: each call blocks its thread. See `Context` for the contracts."""
-
-    __slots__ = ("_seam",)
-
-    def __init__(self, seam: SyncSeam) -> None:
-        self._seam = seam
-
-    @overload
-    def step(
+    def wait_for_callback(
         self,
-        function: Callable[[*Ts], Awaitable[T]],
+        submitter: Callable[[str, *Ts], Any],
         /,
         *arguments: *Ts,
         name: str | None = None,
+        timeout_ms: int = 0,
+        heartbeat_ms: int = 0,
         retry: Retry | None = None,
-        effect: EffectName | None = None,
-        semantics: Semantics | None = None,
-    ) -> T: ...
-    @overload
-    def step(
-        self,
-        function: Callable[[*Ts], T],
-        /,
-        *arguments: *Ts,
-        name: str | None = None,
-        retry: Retry | None = None,
-        effect: EffectName | None = None,
-        semantics: Semantics | None = None,
-    ) -> T: ...
-    @overload
-    def step(
-        self,
-        function: Callable[[*Ts, str], Awaitable[T]],
-        /,
-        *arguments: *Ts,
-        name: str | None = None,
-        retry: Retry | None = None,
-        effect: EffectName | None = None,
-        semantics: Semantics | None = None,
-    ) -> T: ...
-    @overload
-    def step(
-        self,
-        function: Callable[[*Ts, str], T],
-        /,
-        *arguments: *Ts,
-        name: str | None = None,
-        retry: Retry | None = None,
-        effect: EffectName | None = None,
-        semantics: Semantics | None = None,
-    ) -> T: ...
-    def step(
-        self,
-        function: Callable[..., Any],
-        /,
-        *arguments: object,
-        name: str | None = None,
-        retry: Retry | None = None,
-        effect: str | None = None,
-        semantics: str | None = None,
-    ) -> Any:
-        """Run `function(*arguments)` once and record what it returned; on replay, return that."""
-        options = step_options(function, name=name, retry=retry, effect=effect, semantics=semantics)
-        return self._seam.step(StepCall(function, arguments, options, caller()))
+    ) -> Coroutine[Any, Any, Any]:
+        """Create a callback, give its id away in a step `submitter(id, *arguments)`, and wait for the result.
 
-    def wait(
+        Raises CallbackSubmitterError when the step failed for good, CallbackTimeoutError, and
+        CallbackError when the callback was failed.
+        """
+        name = child_name(submitter, name)
+        source = caller()
+        call = callback_call(f"{name} create callback id"[:255], timeout_ms, heartbeat_ms, source)
+        options = step_options(submitter, name=f"{name} submitter"[:255], retry=retry)
+
+        async def submit(ctx: Context) -> Any:
+            callback = await ctx._callback(call)
+            await ctx._seam.step(StepCall(submitter, (callback.id, *arguments), options, source))
+            return await callback.result()
+
+        return self._seam.child(self, ChildCall(submit, (), name, source, "WaitForCallback"))
+
+    @overload
+    def invoke(
         self,
+        function: Callable[[Context, *Ts], Awaitable[T]],
+        /,
+        *arguments: *Ts,
+        name: str | None = None,
+        timeout_ms: int = 0,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def invoke(
+        self, function: Callable[..., Any] | str, /, *arguments: object, name: str | None = None, timeout_ms: int = 0
+    ) -> Coroutine[Any, Any, Any]: ...
+    def invoke(
+        self, function: Callable[..., Any] | str, /, *arguments: object, name: str | None = None, timeout_ms: int = 0
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a durable or plain function as an execution of its own, and return its outcome.
+
+        By object or by registered name; `@plain_function` registers one that takes no context. It is
+        started with this operation, and goes on if this one is cancelled, times out or is stopped.
+        Raises InvokeError when it failed, timed out or was stopped, and InvokeTimeoutError when it
+        had no outcome after `timeout_ms` (0 is no limit).
+        """
+        return self._seam.invoke(invoke_call(function, arguments, name, timeout_ms, caller()))
+
+    def map(
+        self,
+        function: Callable[[Context, I], Awaitable[T]],
+        items: Iterable[I],
         *,
-        days: float = 0,
-        hours: float = 0,
-        minutes: float = 0,
-        seconds: float = 0,
-        ms: int = 0,
-        name: str = "",
-    ) -> None:
-        """Sleep durably. The thread ends here and the function is replayed to this point when it is time."""
-        delay_ms = duration_ms(days=days, hours=hours, minutes=minutes, seconds=seconds, ms=ms)
-        self._seam.wait(WaitCall(delay_ms, wait_name(name), caller()))
+        name: str | None = None,
+        item_name: Callable[[I, int], str] | None = None,
+        max_concurrency: int | None = None,
+        completion: Completion | None = None,
+        nesting: Nesting = "nested",
+    ) -> Coroutine[Any, Any, BatchResult[T]]:
+        """Run `function(ctx, item)` for each item, side by side, until `completion` is met.
 
-    def run_in_child_context(
-        self, function: Callable[[SyncContext, *Ts], T], /, *arguments: *Ts, name: str | None = None
-    ) -> T:
-        """Run `function(ctx, *arguments)` as a scope with one outcome."""
-        result: T = self._seam.child(self, ChildCall(function, arguments, child_name(function, name), caller()))
-        return result
+        Does not raise for a branch that failed: ask the result, or call its `raise_if_failed()`. With
+        nesting "nested" each branch is a child context, "flat" saves that operation.
+        """
+        call = map_call(
+            function,
+            items,
+            name=name,
+            item_name=item_name,
+            max_concurrency=max_concurrency,
+            completion=completion,
+            nesting=nesting,
+            source=caller(),
+        )
+        return run_batch(self._seam, self, call)
 
-    def patched(self, name: str) -> bool:
-        """Whether this run takes the new path of a change to its code. The answer never changes."""
-        return self._seam.patched(check_name("patch", name), caller())
+    def parallel(
+        self,
+        branches: Sequence[Callable[[Context], Awaitable[T]]] | Mapping[str, Callable[[Context], Awaitable[T]]],
+        *,
+        name: str | None = None,
+        max_concurrency: int | None = None,
+        completion: Completion | None = None,
+        nesting: Nesting = "nested",
+    ) -> Coroutine[Any, Any, BatchResult[T]]:
+        """Run `branch(ctx)` of each branch, side by side, until `completion` is met. A mapping names them.
+
+        Otherwise as `map`.
+        """
+        call = parallel_call(
+            branches,
+            name=name,
+            max_concurrency=max_concurrency,
+            completion=completion,
+            nesting=nesting,
+            source=caller(),
+        )
+        return run_batch(self._seam, self, call)
+
+    def wait_for_condition(
+        self, check: Callable[[I], Awaitable[I]] | Callable[[I], I], initial: I, *, poll: Poll, name: str | None = None
+    ) -> Coroutine[Any, Any, I]:
+        """Call `check(state)` as a step, again after a durable delay, until `poll` is content with its result.
+
+        Each result is the next state, and recorded. Raises WaitForConditionError when the check raised,
+        or `poll.attempts` were not enough.
+        """
+        return self._seam.step(condition_call(check, initial, poll, name, caller()))
+
+    def with_retry(
+        self,
+        function: Callable[[Context, *Ts], Awaitable[T]],
+        /,
+        *arguments: *Ts,
+        retry: Retry = DEFAULT,
+        name: str | None = None,
+    ) -> Coroutine[Any, Any, T]:
+        """Run `function(ctx, *arguments)` in a child context, from its beginning again while `retry` says so.
+
+        The delays are durable waits; every attempt's operations are its own. Raises ChildContextError.
+        """
+        name = child_name(function, name)
+        source = caller()
+
+        async def attempts(ctx: Context) -> T:
+            attempt = 1
+            while True:
+                try:
+                    return await function(ctx, *arguments)
+                except Exception as error:  # whatever the block raises is the policy's to judge
+                    delay_ms = retry.delay_ms(attempt, error, luck=ctx.random.random())
+                    if delay_ms is None:
+                        raise
+                await ctx._seam.wait(WaitCall(delay_ms, f"{name}-backoff-{attempt}"[:255], source))
+                attempt += 1
+
+        return self._seam.child(self, ChildCall(attempts, (), name, source, "WithRetry"))
 
     def now_ms(self) -> int:
         """The time of the last delivered record, in ms since 1970: the same on replay."""
@@ -315,40 +332,53 @@ class SyncContext:
         """The stream's uid: random, never reused."""
         return self._seam.execution_id
 
+    def now(self) -> dt.datetime:
+        """`now_ms` as an aware datetime in UTC: the same on replay."""
+        return dt.datetime.fromtimestamp(self._seam.now_ms() / 1000, dt.UTC)
 
-def duration_ms(*, days: float, hours: float, minutes: float, seconds: float, ms: int) -> int:
-    """Add up a duration. Raises ValidationError unless it is between 0 and 366 days."""
-    total = round(((days * 24 + hours) * 60 + minutes) * 60_000 + seconds * 1_000 + ms)
-    if not 0 <= total <= WAIT_MAX_MS:
-        raise ValidationError(f"wait: found {total} ms, expected 0 to {WAIT_MAX_MS} ms (366 days)")
-    return total
+    @property
+    def random(self) -> random.Random:
+        """Random numbers that are the same on replay: each task and child context has its own. Not for secrets."""
+        return self._seam.random()
 
+    def uuid4(self) -> uuid.UUID:
+        """A new UUID that is the same on replay. Not for secrets: who knows the execution's id can compute it."""
+        return uuid.UUID(int=self._seam.random().getrandbits(128), version=4)
 
-def wait_name(name: str) -> str:
-    """Return the name, which may be empty, or raise ValidationError."""
-    return check_name("wait", name) if name else ""
-
-
-def child_name(function: Callable[..., Any], name: str | None) -> str:
-    """What a child context is called unless it is given a name."""
-    return step_name(function) if name is None else check_name("child context", name)
-
-
-def check_on_cancel(on_cancel: str) -> str:
-    """Return the choice, or raise ValidationError."""
-    if on_cancel not in ("wait", "abandon"):
-        raise ValidationError(f"step on_cancel: found {on_cancel!r}, expected 'wait' or 'abandon'")
-    return on_cancel
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """The logger "semel.function", silent while replaying; its records carry `execution_id`."""
+        return ContextLogger(self._seam)
 
 
-def caller() -> str:
-    """The file:line of the code that called a context's method, for reports of divergence."""
-    frame = sys._getframe(2)  # noqa: SLF001  # inspect.currentframe walks the same way, at a cost
-    return place(frame.f_code.co_filename, frame.f_lineno)
+def callback_call(name: str, timeout_ms: int, heartbeat_ms: int, source: str) -> CallbackCall:
+    """A request for a callback. Raises ValidationError."""
+    return CallbackCall(
+        optional_name("callback", name),
+        source,
+        duration_ms(ms=timeout_ms, subject="callback timeout_ms"),
+        duration_ms(ms=heartbeat_ms, subject="callback heartbeat_ms"),
+    )
 
 
-@lru_cache(maxsize=4096)
-def place(filename: str, line: int) -> str:
-    """A line by the last two parts of its file's path: enough to find it, the same on every machine."""
-    cut = filename.rfind("/", 0, max(filename.rfind("/"), 0))
-    return f"{filename[cut + 1 :]}:{line}"
+def invoke_call(
+    function: Callable[..., Any] | str, arguments: tuple[object, ...], name: str | None, timeout_ms: int, source: str
+) -> InvokeCall:
+    """A request for an execution of another function. Raises ValidationError, UnknownHandlerError."""
+    target, version = invoked(function)
+    return InvokeCall(
+        target,
+        arguments,
+        target if name is None else check_name("invoke", name),
+        source,
+        version,
+        duration_ms(ms=timeout_ms, subject="invoke timeout_ms"),
+    )
+
+
+def condition_call(check: Callable[..., Any], initial: object, poll: Poll, name: str | None, source: str) -> StepCall:
+    """A request for the check of a condition."""
+    if not isinstance(poll, Poll):
+        raise ValidationError(f"wait_for_condition poll: found {poll!r}, expected a Poll")
+    options = step_options(check, name=step_name(check) if name is None else name, retry=NEVER)
+    return StepCall(check, (initial,), options, source, poll=poll)

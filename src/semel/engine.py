@@ -19,13 +19,16 @@ from typing import Any, Literal, Self, TypeVar, TypeVarTuple, overload
 
 from semel.actor import GenServer, actor_spec
 from semel.actor_ref import ActorRef
-from semel.context import Context, SyncContext
+from semel.callbacks import Callbacks
+from semel.context import Context
 from semel.errors import StoreError, UnavailableError, ValidationError
 from semel.executions import Execution, Executions, outcome_value
 from semel.function import FunctionSpec, function_spec
 from semel.journal import holding
+from semel.journal.arrivals import Touched
+from semel.journal.executions import header_of
 from semel.kernel import ids
-from semel.kernel.entry import Settled
+from semel.kernel.entry import Settled, Status
 from semel.post import OutcomeWatch, Post, Starter
 from semel.runtime.clock import Clock, SystemClock
 from semel.runtime.committer import Committer, InlineCommitter, ThreadCommitter
@@ -40,6 +43,7 @@ from semel.served import serve
 from semel.store.base import ACTOR, Address, Store, Stream
 from semel.store.memory import MemoryStore
 from semel.store.sqlite import SqliteStore
+from semel.sync_context import SyncContext
 
 A = TypeVar("A", bound=GenServer[Any])
 T = TypeVar("T")
@@ -157,7 +161,15 @@ class Engine:
         self._sweeper = Sweeper(self._services)
         self._starter = Starter(self._services, self._workers, self._waiters, namespace=self.namespace)
         self._post = Post(self._services, self._workers, self._waiters)
+        self._services.touched = self._touched
         committer.run_ahead(self._post.run_ahead)
+        self.callbacks = Callbacks(
+            committer.run,
+            self._services.payload,
+            journal_id=store.journal_id,
+            now_ms=self._clock.now_ms,
+            touched=self._touched,
+        )
         self.executions = Executions(
             lambda: self._opened().reader,
             committer.run,
@@ -236,12 +248,36 @@ class Engine:
 
     def _settled(self, stream: Stream, settled: Settled) -> None:
         self._waiters.settle(stream.number, settled)
+        if settled.status is Status.TIMED_OUT and settled.operation == stream.uid:
+            self._tell_parent(stream)
 
     def _parked(self, stream: Stream, error: Exception) -> None:
         self._waiters.park(stream.number, error)
 
+    def _touched(self, touched: Touched) -> None:
+        """Somebody's append touched another stream: whoever runs that is told, or a worker looks for it."""
+        stream = touched.stream
+        run = self._services.runners.get(stream.number)
+        if run is None:
+            self._workers[0].expect(stream.wake_ms)
+        elif run.stream.epoch < stream.epoch:
+            run.lose()  # another engine has taken it, as the row of its stream shows
+        elif touched.append is None:
+            run.notice()
+        else:
+            run.observe(touched.append, touched.seq)
+
+    def _tell_parent(self, child: Stream) -> None:
+        """An execution ended by control, and with that the invoke that started it, if one did."""
+        header = header_of(self._services.reader, child)
+        parent = None if header is None else self._services.reader.stream_by_uid(header.sender)
+        if parent is not None:
+            self._touched(Touched(parent))
+
     def _controlled(self, stream: Stream, settled: Settled | None) -> None:
         """A stop, pause or resume was committed: whoever runs the stream has lost it, unless it still holds it."""
+        if settled is not None:
+            self._tell_parent(stream)
         runner = self._services.runners.get(stream.number)
         if runner is not None and runner.stream.epoch < stream.epoch:
             runner.lose()

@@ -10,11 +10,19 @@ SemelError
 │   ├── InProgressError
 │   ├── WrongStatusError
 │   ├── IdempotencyConflictError
+│   ├── CallbackClosedError
 │   └── LimitExceededError
 ├── OperationError            a durable outcome: identical on replay, catchable
 │   ├── StepError
 │   │   └── StepInterruptedError
+│   ├── CallbackError
+│   │   ├── CallbackTimeoutError
+│   │   └── CallbackSubmitterError
+│   ├── InvokeError
+│   │   └── InvokeTimeoutError
+│   ├── WaitForConditionError
 │   ├── ChildContextError
+│   ├── BatchCompletionError
 │   ├── ActorError
 │   └── ExecutionError
 │       ├── ExecutionStoppedError
@@ -105,6 +113,10 @@ class IdempotencyConflictError(RequestError):
         self.key = key
 
 
+class CallbackClosedError(RequestError):
+    """A callback that has another outcome already, or whose execution or scope has ended."""
+
+
 class LimitExceededError(RequestError):
     """A payload, queue or page is larger than `Limits` allows."""
 
@@ -115,7 +127,8 @@ class OperationError(SemelError):
     subject = "operation"
 
     def __init__(self, name: str, error_type: str, message: str) -> None:
-        super().__init__(f"{self.subject} {name!r} failed with {error_type}: {message}")
+        named = f"{self.subject} {name!r}" if name else self.subject
+        super().__init__(f"{named} failed with {error_type}: {message}")
         self.name = name
         self.error_type = error_type
         self.message = message
@@ -132,6 +145,42 @@ class StepError(OperationError):
 
 class StepInterruptedError(StepError):
     """A step that may run at most once was found begun and not ended: its effect is unknown."""
+
+
+class CallbackError(OperationError):
+    """A callback was failed from outside. `error_type` and `message` are what was given there."""
+
+    subject = "callback"
+
+
+class CallbackTimeoutError(CallbackError):
+    """A callback was not settled in its time. `error_type` is "Callback.Timeout" or "Callback.Heartbeat"."""
+
+
+class CallbackSubmitterError(CallbackError):
+    """The step that gives a callback's id away failed for good."""
+
+
+class InvokeError(OperationError):
+    """An invoked execution failed, was stopped or timed out. `error_type` is its own."""
+
+    subject = "invoke"
+
+
+class InvokeTimeoutError(InvokeError):
+    """An invoked execution had no outcome in the time given. It may still be running."""
+
+
+class WaitForConditionError(OperationError):
+    """The check of a condition raised, or there were not enough attempts."""
+
+    subject = "condition"
+
+
+class BatchCompletionError(OperationError):
+    """A map or parallel counts as failed, and was asked to say so."""
+
+    subject = "batch"
 
 
 class ChildContextError(OperationError):

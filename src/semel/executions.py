@@ -20,6 +20,7 @@ from semel.errors import (
 from semel.history import Event, render
 from semel.journal import executions as journal
 from semel.journal import holding, lifecycle
+from semel.journal.outcomes import outcome_in
 from semel.kernel import values
 from semel.kernel.entry import Controlled, Record, Settled, Status
 from semel.kernel.mailbox import Mailbox
@@ -223,7 +224,7 @@ class Executions:
         def call(transaction: Transaction) -> tuple[Stream, Settled | None]:
             stream = control(transaction, found.number, reason=reason, now_ms=now_ms)
             # Read here: by the time that this is committed, someone may have deleted it.
-            return stream, journal.outcome_in(transaction, stream)
+            return stream, outcome_in(transaction, stream)
 
         stream, settled = await self._run(call, needs=Needs((found.number,)))
         self._told(stream, settled)
@@ -268,7 +269,7 @@ def read_all(reader: Reader, stream: Stream) -> list[Record]:
 
 def describe(reader: Reader, stream: Stream) -> ExecutionInfo:
     """An execution with its outcome, or the reason why it is parked."""
-    return _described(reader, stream, journal.outcome_in(reader, stream))
+    return _described(reader, stream, outcome_in(reader, stream))
 
 
 def _described(reader: Reader, stream: Stream, settled: Settled | None) -> ExecutionInfo:

@@ -55,15 +55,22 @@ class StepOptions(Struct, frozen=True):
 
 
 class FunctionSpec:
-    """A durable function as the registry knows it. `version` is its name's code, hashed once."""
+    """A function as the registry knows it. `version` is its name's code, hashed once. A plain one takes no context."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], *, timeout_ms: int | None = None, retention_ms: int | None = None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        timeout_ms: int | None = None,
+        retention_ms: int | None = None,
+        is_plain: bool = False,
     ) -> None:
         self.name = name
         self.function = function
         self.timeout_ms = timeout_ms
         self.retention_ms = retention_ms
+        self.is_plain = is_plain
         self.is_async = inspect.iscoroutinefunction(function)
         code = inspect.unwrap(function).__code__
         self.source = f"{code.co_filename}:{code.co_firstlineno}"
@@ -161,17 +168,7 @@ def durable_function(
         raise ValidationError(f"retention_ms: found {retention_ms!r}, expected a whole number, 0 or more, or None")
 
     def register(target: F) -> F:
-        _check_function("durable_function", target)
-        spec = FunctionSpec(
-            check_name("durable function", name or public_name(target)),
-            target,
-            timeout_ms=timeout_ms,
-            retention_ms=retention_ms,
-        )
-        REGISTRY.add_function(spec)
-        register_annotations(target)
-        target.__semel_function__ = spec  # type: ignore[attr-defined]
-        return target
+        return _register("durable_function", target, name, timeout_ms=timeout_ms, retention_ms=retention_ms)
 
     return register if function is None else register(function)
 
@@ -184,6 +181,45 @@ def check_timeout(timeout_ms: int | None) -> int | None:
     raise ValidationError(
         f"timeout_ms: found {timeout_ms!r}, expected a whole number from 1 to {EXECUTION_MS_MAX} (366 days), or None"
     )
+
+
+@overload
+def plain_function(function: F, /) -> F: ...
+@overload
+def plain_function(*, name: str | None = None) -> Callable[[F], F]: ...
+def plain_function(function: Any = None, /, *, name: str | None = None) -> Any:
+    """Register `function(*arguments)`, which has no operations of its own, so that `ctx.invoke` can run it.
+
+    Each invoke is one execution with one step, at least once and not retried. Raises ValidationError
+    as `durable_function` does. The function itself is returned unchanged.
+    """
+
+    def register(target: F) -> F:
+        return _register("plain_function", target, name, is_plain=True)
+
+    return register if function is None else register(function)
+
+
+def _register(decorator: str, target: F, name: str | None, **options: Any) -> F:
+    _check_function(decorator, target)
+    spec = FunctionSpec(check_name("durable function", name or public_name(target)), target, **options)
+    REGISTRY.add_function(spec)
+    register_annotations(target)
+    target.__semel_function__ = spec  # type: ignore[attr-defined]
+    return target
+
+
+def invoked(function: Callable[..., Any] | str) -> tuple[str, str]:
+    """The name and version of a function that is to be invoked.
+
+    A name that this process does not know may be another worker's: the execution waits for it. Raises
+    ValidationError for no name, UnknownHandlerError for a function that is not registered.
+    """
+    if isinstance(function, str):
+        known = REGISTRY.functions.get(check_name("invoke function", function))
+        return function, "" if known is None else known.version
+    spec = function_spec(function)
+    return spec.name, spec.version
 
 
 def _check_function(decorator: str, target: object) -> None:
@@ -202,7 +238,7 @@ def function_spec(function: Callable[..., Any] | str) -> FunctionSpec:
     if not isinstance(spec, FunctionSpec):
         raise UnknownHandlerError(
             f"function {getattr(function, '__qualname__', function)!r}: it is not durable, "
-            f"expected one decorated with @durable_function"
+            f"expected one decorated with @durable_function (or @plain_function, to be invoked)"
         )
     return spec
 

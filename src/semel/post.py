@@ -11,7 +11,7 @@ from semel.executions import deleted_outcome, parked_error
 from semel.function import FunctionSpec, check_timeout
 from semel.journal import executions as journal
 from semel.journal import messages
-from semel.journal.advance import settled_in
+from semel.journal.outcomes import outcome_in, settled_in
 from semel.kernel import ids, values
 from semel.kernel.entry import MessageHeader, Settled
 from semel.runtime.activation import Activation
@@ -126,7 +126,7 @@ class Starter:
         now = reader.stream(stream.number)
         if now is None or now.uid != stream.uid:
             return deleted_outcome(reader, stream)
-        settled = journal.outcome_in(reader, now)
+        settled = outcome_in(reader, now)
         return settled if settled is not None else await self.wait(now)
 
     def _least_busy(self) -> Worker:
@@ -299,7 +299,7 @@ class OutcomeWatch:
             return
         if stream.type == ACTOR:
             self._look_for_replies(stream)
-        elif (settled := journal.outcome_in(reader, stream)) is not None:
+        elif (settled := outcome_in(reader, stream)) is not None:
             self._waiters.settle(number, settled)
         if stream.status == PARKED:
             self._waiters.park(number, parked_error(reader, stream))

@@ -25,11 +25,12 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, TypeVarTuple, overloa
 
 from semel import actor_ref, engine, executions
 from semel.actor import GenServer
-from semel.context import Context, SyncContext
+from semel.context import Context
 from semel.errors import ValidationError
 from semel.runtime.clock import Clock
 from semel.runtime.services import Limits
 from semel.store.base import Store
+from semel.sync_context import SyncContext
 
 A = TypeVar("A", bound=GenServer[Any])
 P = ParamSpec("P")

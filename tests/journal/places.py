@@ -130,7 +130,7 @@ class Journal:
     def request(self, lease: Lease, updates: list[Update | EndTurn], now_ms: int, **fields: Any) -> Advance:
         """What a holder that has read everything would write."""
         stream = self.stream(lease.stream)
-        given = {"seen": stream.head, "signal": stream.signal, "retention_ms": RETENTION_MS, **fields}
+        given = {"seen": stream.head, "retention_ms": RETENTION_MS, **fields}
         return Advance(lease, operations=self.operations(lease.stream), updates=updates, now_ms=now_ms, **given)
 
     def advance(self, lease: Lease, *updates: Update | EndTurn, now_ms: int = 2_000, **fields: Any) -> Advanced:

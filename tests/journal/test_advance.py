@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from semel.errors import ConflictError, IllegalTransitionError, LeaseLost
+from semel.errors import IllegalTransitionError, LeaseLost
 from semel.journal import executions, holding, messages
 from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance
 from semel.journal.lifecycle import park, resume
+from semel.journal.outcomes import outcome_in
 from semel.kernel.entry import Control, Controlled, InvocationEnded, Kind, Settled, Started, Status, TurnEnded
 from semel.kernel.operation import Action, Operation, Update
 from semel.kernel.values import ErrorData
@@ -77,15 +78,6 @@ def test_J4_an_append_with_a_superseded_epoch_changes_nothing(journal: Journal, 
         journal.advance(lease, update, then=then)
     with pytest.raises(LeaseLost):
         journal.do(lambda transaction: park(transaction, lease, reason="late", now_ms=3_000))
-
-
-def test_an_arrival_for_a_running_body_that_was_not_seen_is_a_conflict(journal: Journal) -> None:
-    lease = started(journal)
-    stream = journal.stream(lease.stream)
-    journal.do(lambda transaction: transaction.put(msgspec.structs.replace(stream, signal=1)))
-    with pytest.raises(ConflictError, match="an arrival at seq 1 was not seen by this run, which has read to 0"):
-        journal.advance(lease, do("1", STEP, SUCCEED, 2_000), signal=0)
-    journal.advance(lease, do("1", STEP, SUCCEED, 2_000), signal=1)
 
 
 def test_J11_a_release_sleeps_until_the_earliest_due_operation(journal: Journal) -> None:
@@ -165,7 +157,7 @@ def test_a_finish_records_the_invocation_and_then_the_outcome_in_one_append(jour
     stream = answer.stream
     assert (stream.status, stream.holder, stream.wake_ms, stream.ended_ms) == ("SUCCEEDED", None, None, 3_000)
     assert stream.tail == answer.seq
-    assert executions.outcome_in(journal.store, stream) == answer.append.entries[1]
+    assert outcome_in(journal.store, stream) == answer.append.entries[1]
 
 
 def test_G2_after_the_outcome_nobody_writes(journal: Journal) -> None:
@@ -329,7 +321,6 @@ def test_R3_appends_to_one_stream_in_one_batch_follow_each_other(journal: Journa
             Advance(
                 lease,
                 seen=2,
-                signal=0,
                 operations={"m1-1": Operation("m1-1", STEP, Status.STARTED, Started("m1-1", STEP))},
                 updates=[do("m1-1", STEP, SUCCEED, 2_000)],
                 now_ms=2_000,

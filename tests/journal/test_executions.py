@@ -9,6 +9,7 @@ from semel.errors import IdempotencyConflictError, JournalCorruptError, LeaseLos
 from semel.journal import executions, holding
 from semel.journal.advance import Then, advance
 from semel.journal.lifecycle import park
+from semel.journal.outcomes import outcome_in
 from semel.kernel.entry import InvocationEnded, Kind, Settled, Started, Status
 from semel.kernel.operation import Action
 from semel.store.base import KeyId, Lease
@@ -90,7 +91,7 @@ def test_J10_an_expired_key_starts_a_new_execution_and_the_old_one_stays(journal
     key = journal.key("order-1")
     assert key is not None
     assert (key.stream, key.operation) == (new.stream.number, "uid-2")
-    outcome = executions.outcome_in(journal.store, journal.stream(old.number))
+    outcome = outcome_in(journal.store, journal.stream(old.number))
     assert outcome is not None
     assert outcome.result == payload("first")
 
@@ -152,7 +153,7 @@ def test_a_stop_reaches_what_nobody_holds_and_what_is_parked(journal: Journal) -
         assert stopped.status == "STOPPED"
         assert not executions.is_running(stopped)
         assert stopped.ended_ms == stopped.time_ms >= 1_000  # J1: not before the last record
-        outcome = executions.outcome_in(journal.store, stopped)
+        outcome = outcome_in(journal.store, stopped)
         assert outcome is not None
         assert outcome.error is not None
         assert outcome.error.message == "stopped"
@@ -165,7 +166,7 @@ def test_a_stop_of_what_is_gone_is_refused(journal: Journal) -> None:
 
 def test_an_execution_without_an_outcome_has_none(journal: Journal) -> None:
     stream = journal.start().stream
-    assert executions.outcome_in(journal.store, stream) is None
+    assert outcome_in(journal.store, stream) is None
     assert executions.is_running(stream)
 
 
@@ -174,7 +175,7 @@ def test_an_outcome_that_is_missing_is_corruption(journal: Journal) -> None:
     for broken in ({"tail": 1}, {"tail": 5}):
         ended = msgspec.structs.replace(stream, ended_ms=5, **broken)
         with pytest.raises(JournalCorruptError, match=r"the outcome of .* is missing from its journal"):
-            executions.outcome_in(journal.store, ended)
+            outcome_in(journal.store, ended)
 
 
 def test_an_outcome_is_read_within_the_batch_that_wrote_it(journal: Journal) -> None:

@@ -12,8 +12,8 @@ from semel.store.codec import Append
 from tests.kernel import golden
 
 
-def test_there_are_eight_kinds_of_entry() -> None:
-    assert len(ENTRY_KINDS) == 8
+def test_there_are_nine_kinds_of_entry() -> None:
+    assert len(ENTRY_KINDS) == 9
     assert set(ENTRY_KINDS) == set(get_args(Entry))
 
 

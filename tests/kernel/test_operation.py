@@ -243,10 +243,18 @@ def test_the_time_of_an_entry_is_the_time_of_its_update(offset_ms: int, time_ms:
     assert [time_ms + entry.offset_ms for entry in entries] == [at_ms, at_ms]
 
 
-def test_a_heartbeat_is_recorded_and_changes_no_status() -> None:
-    callback = standing(Kind.CALLBACK, Status.STARTED, due_ms=9)
+@pytest.mark.parametrize(
+    ("due_ms", "heartbeat_ms", "first_ms", "then_ms"), [(9, 0, 9, 9), (None, 4, 5, 9), (100, 4, 5, 9), (7, 4, 5, 7)]
+)
+def test_a_heartbeat_is_recorded_and_only_moves_the_time(
+    due_ms: int | None, heartbeat_ms: int, first_ms: int, then_ms: int
+) -> None:
+    start = Started("op", Kind.CALLBACK, due_ms=due_ms, heartbeat_ms=heartbeat_ms)
+    callback = evolve(None, start, 1)
+    assert callback is not None
+    assert callback.due_ms == first_ms
     assert decide(callback, Update("op", Kind.CALLBACK, Action.HEARTBEAT, 5), 5) == (HeartbeatReceived("op"),)
-    assert evolve(callback, HeartbeatReceived("op"), 5) == callback
+    assert evolve(callback, HeartbeatReceived("op"), 5) == msgspec.structs.replace(callback, due_ms=then_ms)
 
 
 IDS = st.sampled_from("abc")

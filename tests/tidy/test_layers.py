@@ -17,13 +17,19 @@ LAYERS = {
     "semel.history": 3,
     "semel.code": 3,
     "semel.function": 3,
+    "semel.calls": 3,
+    "semel.callback": 3,
     "semel.context": 3,
+    "semel.sync_context": 3,
+    "semel.logs": 3,
+    "semel.poll": 3,
     "semel.batch": 3,
     "semel.retry": 3,
     "semel.actor": 3,
     "semel.facet": 3,
     "semel.runtime": 4,
     "semel.actor_ref": 5,
+    "semel.callbacks": 5,
     "semel.executions": 5,
     "semel.deploy": 5,
     "semel.post": 5,
@@ -40,7 +46,20 @@ LAYERS = {
 }
 
 USER_SIDE = frozenset(
-    {"semel.code", "semel.function", "semel.context", "semel.batch", "semel.retry", "semel.actor", "semel.facet"}
+    {
+        "semel.code",
+        "semel.function",
+        "semel.calls",
+        "semel.callback",
+        "semel.context",
+        "semel.sync_context",
+        "semel.logs",
+        "semel.poll",
+        "semel.batch",
+        "semel.retry",
+        "semel.actor",
+        "semel.facet",
+    }
 )
 
 # Same height or lower, and still not to be imported.

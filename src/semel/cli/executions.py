@@ -13,7 +13,7 @@ from semel.cli.output import JSON, output_option, say, show_fields, show_json, s
 from semel.cli.plain import stored
 from semel.executions import ExecutionInfo, control_reason, find, read_all
 from semel.history import render
-from semel.journal.executions import outcome_in
+from semel.journal.outcomes import outcome_in
 from semel.kernel.entry import Record, RetryScheduled, Settled, Started, TurnEnded
 from semel.kernel.values import encode
 from semel.store.base import FUNCTION, PARKED, Filter, Reader, Stream

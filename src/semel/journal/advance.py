@@ -6,26 +6,29 @@ the body did with it are durable together or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from semel.errors import ConflictError, LeaseLost
+from semel.errors import LeaseLost
+from semel.journal import arrivals, executions
+from semel.journal.arrivals import Touched
 from semel.journal.deadline import deadline_of
 from semel.kernel.entry import (
+    ARRIVING,
     SETTLED,
+    Delivered,
     Entry,
     InvocationEnded,
     Kind,
     Payload,
     Record,
-    Settled,
     TurnEnded,
 )
-from semel.kernel.operation import Operation, Update, next_wake, record
+from semel.kernel.operation import Action, Deliver, Operation, Update, next_wake, record
 from semel.store import codec
 from semel.store.base import ACTOR, FUNCTION, PAUSED, Key, KeyId, Lease, Stream, Transaction
 
@@ -51,8 +54,8 @@ class EndTurn(Struct, frozen=True, gc=False):
 class Advance:
     """One append of a holder.
 
-    `seen` is the last seq the holder has looked at, `operations` its fold up to there; both hold
-    only while nothing arrived for a running body, which `signal` proves.
+    `seen` is the last seq the holder has looked at, `operations` its fold up to there. What arrived
+    since changes nothing of what only the holder settles. `awaited` are the open operations that others settle.
     """
 
     def __init__(
@@ -60,18 +63,17 @@ class Advance:
         lease: Lease,
         *,
         seen: int,
-        signal: int,
         operations: Mapping[str, Operation],
-        updates: Sequence[Update | EndTurn],
+        updates: Sequence[Update | Deliver | EndTurn],
         now_ms: int,
         then: Then = Then.KEEP,
         base: int = 0,
         turn: str = "",
         retention_ms: int = 0,
+        awaited: Collection[str] = (),
     ) -> None:
         self.lease = lease
         self.seen = seen
-        self.signal = signal
         self.operations = operations
         self.updates = updates
         self.now_ms = now_ms
@@ -79,44 +81,49 @@ class Advance:
         self.base = base
         self.turn = turn
         self.retention_ms = retention_ms
+        self.awaited = awaited
 
 
 # Found once: an enum's class looks a member up through a hook of its metaclass, at the price of a call.
 _KEEP, _EXECUTION = Then.KEEP, Kind.EXECUTION
+_SCOPES = frozenset({Kind.EXECUTION, Kind.CONTEXT, Kind.MESSAGE})
 
 
 class Advanced(Struct, frozen=True, gc=False):
-    """What an append changed: the stream's row, the operations, and the records as others will read them."""
+    """What an append changed: the stream's row, the operations, the records as others will read them, other streams."""
 
     stream: Stream
     changes: dict[str, Operation]
     append: codec.Append | None
     seq: int
+    others: tuple[Touched, ...] = ()
 
     def records(self) -> list[Record]:
         return [] if self.append is None else list(codec.records(self.append, seq=self.seq))
 
 
 def advance(transaction: Transaction, request: Advance) -> Advanced:
-    """Record the updates. Raises LeaseLost, ConflictError (read again) or IllegalTransitionError."""
+    """Record the updates. Raises LeaseLost or IllegalTransitionError."""
     stream = transaction.streams.get(request.lease.stream) or held_stream(transaction, request.lease)
-    if stream.signal > request.signal:
-        raise ConflictError(
-            f"stream {stream.uid}: an arrival at seq {stream.signal} was not seen by this run, "
-            f"which has read to {request.signal}; it is replayed"
-        )
     time_ms = max(request.now_ms, stream.time_ms)
     entries: list[Entry] = []
     changes: dict[str, Operation] = {}
+    arriving: list[Update] = []
     for update in request.updates:
         if isinstance(update, Update):
-            if update.kind is _EXECUTION:
+            kind, name = update.kind, update.id
+            if kind is _EXECUTION:
                 entries.append(InvocationEnded(stream.invocation, None, update.at_ms - time_ms))
-            name = update.id
             operation = changes.get(name)
             if operation is None:
                 operation = request.operations.get(name)
+            if kind in ARRIVING:
+                if _came_too_late(transaction, stream, request, update, operation):
+                    continue
+                arriving.append(update)
             changes[name] = record(operation, update, time_ms, entries)
+        elif isinstance(update, Deliver):
+            entries.append(Delivered(update.id, update.at_ms - time_ms))
         else:
             entries.append(TurnEnded(update.operation, update.state, update.version, update.at_ms - time_ms))
     # A message that the holder has not seen is needed for recovery, whatever the holder thinks; what
@@ -142,7 +149,56 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
     )
     if stream.type == ACTOR:
         _settle_keys(transaction, stream, changes, seq=seq, expiry_ms=time_ms + request.retention_ms)
-    return Advanced(after, changes, append, seq)
+    others: tuple[Touched, ...] = ()
+    if arriving or request.awaited or request.then is Then.FINISH:
+        others = _tell_others(transaction, request, after, changes, arriving)
+    return Advanced(after, changes, append, seq, others)
+
+
+def _came_too_late(
+    transaction: Transaction, stream: Stream, request: Advance, update: Update, operation: Operation | None
+) -> bool:
+    """Whether a holder cancels what somebody else has settled meanwhile. The outcome stands, undelivered (R2)."""
+    if update.action is not Action.CANCEL or operation is None:
+        return False
+    if operation.status in SETTLED:
+        return True
+    if stream.head == request.seen or operation.id not in request.operations:
+        return False
+    return not arrivals.is_open(transaction, stream, operation.id)
+
+
+def _tell_others(
+    transaction: Transaction,
+    request: Advance,
+    stream: Stream,
+    changes: Mapping[str, Operation],
+    arriving: Sequence[Update],
+) -> tuple[Touched, ...]:
+    """What an append means for other streams: executions it starts, the one that waits for its outcome."""
+    others: list[Touched] = []
+    awaited = set(request.awaited)
+    for update in arriving:
+        operation = changes[update.id]
+        if operation.status in SETTLED:
+            arrivals.close(transaction, stream, operation.id)
+            awaited.discard(operation.id)
+        elif update.action is Action.START:
+            arrivals.open_(transaction, stream, operation.id)
+            awaited.add(operation.id)
+            if operation.kind is Kind.CHAINED_INVOKE:
+                others.append(executions.start_child(transaction, stream, operation, now_ms=update.at_ms))
+    if awaited:
+        everything = {**request.operations, **changes}
+        for operation in changes.values():
+            if operation.status in SETTLED and operation.kind in _SCOPES:
+                scope = "" if operation.kind is _EXECUTION else operation.id
+                arrivals.close_inside(transaction, stream, everything, awaited, scope)
+    if request.then is Then.FINISH:
+        ended = next(operation for operation in changes.values() if operation.kind is _EXECUTION)
+        told = executions.tell_parent(transaction, stream, ended, ended.message)
+        others.extend([] if told is None else [told])
+    return tuple(others)
 
 
 def held_stream(transaction: Transaction, lease: Lease) -> Stream:
@@ -186,11 +242,3 @@ def _settle_keys(
             transaction.put_key(
                 Key(name, stored.stream, stored.operation, stored.fingerprint, settled_seq=seq, expiry_ms=expiry_ms)
             )
-
-
-def settled_in(append: codec.Append, operation: str) -> Settled | None:
-    """The outcome of an operation within an append, or None."""
-    for entry in append.entries:
-        if isinstance(entry, Settled) and entry.operation == operation:
-            return entry
-    return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from msgspec import Struct
 
 from semel.errors import IdempotencyConflictError, JournalCorruptError
-from semel.journal.advance import settled_in
-from semel.kernel.entry import Kind, Payload, Settled, Started
+from semel.journal.arrivals import Arrival, Touched, find, is_open, settle
+from semel.journal.outcomes import outcome_in, settled_in
+from semel.kernel.entry import Kind, MessageHeader, Payload, Settled, Started, Status
+from semel.kernel.operation import Action, Operation
 from semel.store import codec
-from semel.store.base import FUNCTION, RUNNING, Key, KeyId, Reader, Row, Stream, Transaction
+from semel.store.base import FUNCTION, RUNNING, Key, KeyId, Reader, Stream, Transaction
 
 
 class StartRequest(Struct, frozen=True, gc=False):
@@ -29,6 +31,7 @@ class StartRequest(Struct, frozen=True, gc=False):
     worker: str | None = None
     source: str = ""
     due_ms: int | None = None
+    message: MessageHeader | None = None
 
     @property
     def key_id(self) -> KeyId:
@@ -108,17 +111,75 @@ def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, co
         source=request.source,
         due_ms=request.due_ms,
         origin=request.uid,
+        message=request.message,
     )
     append = codec.Append(request.now_ms, (started,), stream.epoch, stream.invocation)
     body = codec.encode(append, stream=stream.number, seq=1)
     return transaction.append(None, stream, count=1, body=body, time_ms=request.now_ms), append
 
 
-def outcome_in(source: Transaction | Reader, stream: Stream) -> Settled | None:
-    """The outcome of an execution, or None while it has none. Raises JournalCorruptError."""
-    if stream.ended_ms is None:
+INVOKE = "invoke"
+
+
+def start_child(transaction: Transaction, parent: Stream, operation: Operation, *, now_ms: int) -> Touched:
+    """Start the execution that an invoke asks for, in the transaction that records the invoke."""
+    start, header = operation.start, operation.message
+    if start is None or header is None or start.payload is None:
+        raise AssertionError(f"operation {operation.id}: its start is {start!r}, expected that of an invoke")
+    name = f"{parent.uid}:{operation.id}"
+    request = StartRequest(
+        parent.namespace,
+        header.method,
+        name,
+        start.child,
+        start.payload,
+        b"",
+        start.version,
+        max(now_ms, parent.time_ms),
+        0,
+        message=MessageHeader(INVOKE, header.method, sender=parent.uid, sender_operation=operation.id),
+    )
+    stream, append = _create(transaction, request)
+    transaction.put_key(Key(request.key_id, stream.number, request.uid, b""))
+    return Touched(stream, append, 1)
+
+
+_ENDS = {
+    Status.SUCCEEDED: Action.SUCCEED,
+    Status.FAILED: Action.FAIL,
+    Status.TIMED_OUT: Action.TIME_OUT,
+    Status.STOPPED: Action.STOP,
+}
+
+
+def tell_parent(
+    transaction: Transaction, child: Stream, outcome: Operation | Settled, header: MessageHeader | None = None
+) -> Touched | None:
+    """Settle the invoke that started an execution with the outcome of that. None if nobody waits for it any more."""
+    if header is None or header.kind != INVOKE:
         return None
-    return settled_at(source.row_at(stream.number, stream.tail), stream, stream.uid)
+    parent = find(transaction, header.sender)
+    if parent is None or parent.ended_ms is not None or not is_open(transaction, parent, header.sender_operation):
+        return None
+    arrival = Arrival(
+        header.sender,
+        header.sender_operation,
+        Kind.CHAINED_INVOKE,
+        _ENDS[outcome.status],
+        child.time_ms,
+        outcome.result,
+        outcome.error,
+    )
+    return settle(transaction, parent, arrival)
+
+
+def header_of(source: Transaction | Reader, stream: Stream) -> MessageHeader | None:
+    """Who asked for an execution, if it was another stream."""
+    row = source.row_at(stream.number, 1)
+    if row is None:
+        return None
+    first = codec.decode(row.body, stream=row.stream, seq=row.seq).entries[0]
+    return first.message if isinstance(first, Started) else None
 
 
 def keep_outcome(settled: Settled, stream: Stream) -> bytes:
@@ -134,18 +195,6 @@ def kept_outcome(key: Key) -> Settled:
     if settled is None:
         raise JournalCorruptError(
             f"key {key.id.key!r}: the outcome of {key.operation!r} is missing from it; restore a backup"
-        )
-    return settled
-
-
-def settled_at(row: Row | None, stream: Stream, operation: str) -> Settled:
-    """The outcome of an operation that is known to be in a row."""
-    settled = None
-    if row is not None:
-        settled = settled_in(codec.decode(row.body, stream=row.stream, seq=row.seq), operation)
-    if settled is None:
-        raise JournalCorruptError(
-            f"stream {stream.uid}: the outcome of {operation!r} is missing from its journal; restore a backup"
         )
     return settled
 

@@ -16,10 +16,22 @@ from typing import Any
 from msgspec import Struct
 
 from semel.errors import NotFoundError, WrongStatusError
+from semel.journal import arrivals
 from semel.journal.advance import held_stream
 from semel.journal.deadline import deadline_of
-from semel.journal.executions import keep_outcome, operation_of, outcome_in
-from semel.kernel.entry import Control, Controlled, Entry, InvocationEnded, Kind, Settled, Status
+from semel.journal.executions import header_of, keep_outcome, operation_of, tell_parent
+from semel.journal.outcomes import outcome_in
+from semel.kernel.entry import (
+    ARRIVING,
+    SETTLED,
+    Control,
+    Controlled,
+    Entry,
+    InvocationEnded,
+    Kind,
+    Settled,
+    Status,
+)
 from semel.kernel.operation import Action, Operation, Update, decide
 from semel.kernel.values import ErrorData
 from semel.store import codec
@@ -201,7 +213,14 @@ def _end(transaction: Transaction, stream: Stream, action: Action, error: ErrorD
     status = getattr(settled[-1], "status", Status.ABSENT).value
     entries = (InvocationEnded(stream.invocation), *settled)
     fields: dict[str, Any] = {"epoch": stream.epoch + 1, "status": status, "ended_ms": time_ms, **_UNHELD}
-    return _write(transaction, stream, entries, time_ms, **fields)
+    after = _write(transaction, stream, entries, time_ms, **fields)
+    for operation in arrivals.fold_of(transaction, stream).values():
+        if operation.kind in ARRIVING and operation.status not in SETTLED:
+            arrivals.close(transaction, stream, operation.id)
+    outcome = outcome_in(transaction, after)
+    if outcome is not None:
+        tell_parent(transaction, after, outcome, header_of(transaction, after))
+    return after
 
 
 _UNHELD = {"holder": None, "wake_ms": None}

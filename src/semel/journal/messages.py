@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from semel.errors import IdempotencyConflictError, JournalCorruptError
-from semel.journal.executions import settled_at
+from semel.journal.outcomes import settled_at
 from semel.kernel.entry import Kind, MessageHeader, Payload, Settled, Started
 from semel.store import codec
 from semel.store.base import Address, Key, KeyId, Stream, Transaction

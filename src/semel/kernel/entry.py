@@ -1,4 +1,4 @@
-"""The facts. An entry is past tense, never changes, and there are eight kinds of them.
+"""The facts. An entry is past tense, never changes, and there are nine kinds of them.
 
 Field names are one or two letters on disk, and what is empty is left out; a field can be
 added with a default, never removed or given another meaning. `offset_ms` is the time of the
@@ -41,6 +41,10 @@ class Status(StrEnum):
 
 
 SETTLED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT, Status.STOPPED})
+
+
+# Settled by somebody else than the holder of their stream, who is told in an entry of its own.
+ARRIVING = frozenset({Kind.CALLBACK, Kind.CHAINED_INVOKE})
 
 
 class Effect(StrEnum):
@@ -120,11 +124,16 @@ _STARTED_FIELDS = {
     "origin": "og",
     "trace": "tr",
     "offset_ms": "t",
+    "heartbeat_ms": "hb",
+    "child": "ch",
 }
 
 
 class Started(Struct, frozen=True, gc=False, omit_defaults=True, tag="S", tag_field="_", rename=_STARTED_FIELDS):
-    """An operation began. `path` only where the id is its hash; `arguments` is a digest; `source` is file:line."""
+    """An operation began. `path` only where the id is its hash; `arguments` is a digest; `source` is file:line.
+
+    `heartbeat_ms` is how long a callback may be silent, `child` the uid of the execution that an invoke made.
+    """
 
     operation: str
     kind: Kind
@@ -145,6 +154,8 @@ class Started(Struct, frozen=True, gc=False, omit_defaults=True, tag="S", tag_fi
     origin: str = ""
     trace: str = ""
     offset_ms: int = 0
+    heartbeat_ms: int = 0
+    child: str = ""
 
 
 _RETRY_FIELDS = {"operation": "o", "due_ms": "u", "error": "x", "payload": "r", "offset_ms": "t"}
@@ -202,6 +213,13 @@ class Settled(Struct, frozen=True, gc=False, omit_defaults=True, tag="E", tag_fi
     offset_ms: int = 0
 
 
+class Delivered(Struct, frozen=True, gc=False, omit_defaults=True, tag="D", tag_field="_", rename=_PLAIN_FIELDS):
+    """The body was told of an outcome that somebody else recorded: here, among what it did before and after."""
+
+    operation: str
+    offset_ms: int = 0
+
+
 _TURN_FIELDS = {"operation": "o", "state": "s", "version": "v", "offset_ms": "t"}
 
 
@@ -243,13 +261,24 @@ class Controlled(Struct, frozen=True, gc=False, omit_defaults=True, tag="C", tag
     due_ms: int | None = None
 
 
-Entry = Started | RetryScheduled | RetryReady | HeartbeatReceived | Settled | TurnEnded | InvocationEnded | Controlled
+Entry = (
+    Started
+    | RetryScheduled
+    | RetryReady
+    | HeartbeatReceived
+    | Settled
+    | Delivered
+    | TurnEnded
+    | InvocationEnded
+    | Controlled
+)
 ENTRY_KINDS: tuple[type[Entry], ...] = (
     Started,
     RetryScheduled,
     RetryReady,
     HeartbeatReceived,
     Settled,
+    Delivered,
     TurnEnded,
     InvocationEnded,
     Controlled,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import re
 from typing import Final
 
@@ -16,6 +17,7 @@ OPERATION_ID_LENGTH_MAX: Final = 64
 KEY_BYTES_MAX: Final = 255
 NAME_BYTES_MAX: Final = 255
 UID_ENTROPY_BYTES: Final = 10
+_SEAL_BYTES: Final = 12
 _TIME_MASK: Final = (1 << 48) - 1
 _OPERATION_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PRINTABLE_ASCII: Final = re.compile(r"[\x20-\x7e]+")
@@ -43,6 +45,32 @@ def effect_key(journal_id: str, origin_uid: str, operation: str) -> str:
     """Name an effect for its provider: derived once, the same on every retry, replay, fork and reset."""
     seed = f"{journal_id}\0{origin_uid}\0{operation}".encode()
     return base64.b32encode(hashlib.blake2b(seed, digest_size=20).digest()).decode().lower()
+
+
+def callback_id(journal_id: str, uid: str, operation: str) -> str:
+    """Name a callback for the outside, in AWS's grammar. It cannot be made by who knows only the execution."""
+    named = f"{uid}:{operation}".encode()
+    return base64.b64encode(_seal(journal_id, named) + named).decode()
+
+
+def read_callback_id(journal_id: str, text: object) -> tuple[str, str]:
+    """The stream's uid and the operation of a callback. Raises ValidationError for another journal's id."""
+    wrong = f"callback id {text!r:.80}: it is not one of this journal's; expected what `Callback.id` gave, unchanged"
+    if not isinstance(text, str):
+        raise ValidationError(wrong)
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ValidationError(wrong) from None
+    seal, named = data[:_SEAL_BYTES], data[_SEAL_BYTES:]
+    if not hmac.compare_digest(seal, _seal(journal_id, named)):
+        raise ValidationError(wrong)
+    uid, _, operation = named.decode().partition(":")
+    return uid, operation
+
+
+def _seal(journal_id: str, named: bytes) -> bytes:
+    return hashlib.blake2b(named, key=journal_id.encode()[:64], digest_size=_SEAL_BYTES).digest()
 
 
 def check_key(key: object) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from semel.errors import NonDeterminismError
-from semel.kernel.entry import SETTLED, Kind, Record, Settled, Status
+from semel.kernel.entry import ARRIVING, SETTLED, Delivered, Kind, Record, Settled, Status
 from semel.kernel.operation import Operation, fold
 
 PATCH: Final = "Patch"  # the subtype of the marker that a patch leaves
@@ -53,9 +53,14 @@ class Memo:
         settled: list[tuple[str, int]] = []
         for record in records:
             at_ms = record.time_ms + record.entry.offset_ms
-            fold(everything, [(record.entry, at_ms)])
-            if isinstance(record.entry, Settled) and not record.entry.requested:
-                settled.append((record.entry.operation, at_ms))
+            entry = record.entry
+            fold(everything, [(entry, at_ms)])
+            if isinstance(entry, Delivered):
+                settled.append((entry.operation, at_ms))
+            elif isinstance(entry, Settled) and not entry.requested:
+                operation = everything.get(entry.operation)
+                if operation is None or operation.kind not in ARRIVING:
+                    settled.append((entry.operation, at_ms))
         operations = {
             operation.id: operation
             for operation in everything.values()
@@ -68,13 +73,13 @@ class Memo:
         own = everything.get(scope)
         return cls(operations, completions, patches=patches, is_over=own is not None and own.status in SETTLED)
 
-    def ask(self, operation_id: str, kind: Kind, name: str, *, source: str) -> Operation | None:
+    def ask(self, operation_id: str, kind: Kind, name: str, *, source: str, subtype: str = "") -> Operation | None:
         """Return what is recorded under the id, or None. Raises NonDeterminismError if it is something else."""
         recorded = self.operations.get(operation_id)
         if recorded is None:
             return None
-        if recorded.kind is not kind or recorded.name != name:
-            raise NonDeterminismError(operation_id, _spell(recorded), _spell_request(kind, name, source))
+        if recorded.kind is not kind or recorded.name != name or recorded.subtype != subtype:
+            raise NonDeterminismError(operation_id, _spell(recorded), _spell_request(kind, name, source, subtype))
         self._asked.add(operation_id)
         return recorded
 
@@ -116,6 +121,11 @@ class Memo:
         """Whether every recorded completion has been delivered."""
         return self._position >= len(self._completions)
 
+    def arrived(self, operation: Operation) -> None:
+        """Somebody else changed a recorded operation while this run goes on."""
+        if operation.id in self.operations:
+            self.operations[operation.id] = operation
+
     def check_all_asked(self) -> None:
         """Raise NonDeterminismError for the first recorded operation that this run never asked for."""
         if len(self._asked) == len(self.operations):
@@ -134,16 +144,19 @@ def _visible(everything: dict[str, Operation], operation: Operation, scope: str)
     parent = operation.parent
     while parent != scope:
         outer = everything.get(parent)
-        if outer is None or (outer.status in SETTLED and outer.status is not Status.CANCELLED):
+        if outer is None:
+            return False
+        if outer.status in SETTLED and outer.status is not Status.CANCELLED and not outer.replay_children:
             return False
         parent = outer.parent
     return True
 
 
 def _spell(operation: Operation) -> str:
-    return _spell_request(operation.kind, operation.name, operation.source)
+    return _spell_request(operation.kind, operation.name, operation.source, operation.subtype)
 
 
-def _spell_request(kind: Kind, name: str, source: str) -> str:
-    named = f"{kind} {name!r}" if name else str(kind)
+def _spell_request(kind: Kind, name: str, source: str, subtype: str = "") -> str:
+    spelled = f"{kind} ({subtype})" if subtype else str(kind)
+    named = f"{spelled} {name!r}" if name else spelled
     return f"{named} at {source}" if source else named

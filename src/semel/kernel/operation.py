@@ -111,6 +111,14 @@ class Update(Struct, frozen=True, gc=False):
     payload: Payload | None = None
     error: ErrorData | None = None
     requested: bool = False
+    replay_children: bool = False
+
+
+class Deliver(Struct, frozen=True, gc=False):
+    """A request to record that the body was told of an outcome at `at_ms`."""
+
+    id: str
+    at_ms: int
 
 
 class Operation(Struct, frozen=True, gc=False):
@@ -127,10 +135,15 @@ class Operation(Struct, frozen=True, gc=False):
     requested: bool = False
     started_ms: int = 0
     ended_ms: int | None = None
+    replay_children: bool = False
 
     @property
     def name(self) -> str:
         return "" if self.start is None else self.start.name
+
+    @property
+    def subtype(self) -> str:
+        return "" if self.start is None else self.start.subtype
 
     @property
     def parent(self) -> str:
@@ -227,7 +240,15 @@ def _change(update: Update, target: Status, offset_ms: int) -> Entry:
         return RetryReady(update.id, offset_ms)
     if action is Action.HEARTBEAT:
         return HeartbeatReceived(update.id, offset_ms)
-    return Settled(update.id, target, update.payload, update.error, requested=update.requested, offset_ms=offset_ms)
+    return Settled(
+        update.id,
+        target,
+        update.payload,
+        update.error,
+        requested=update.requested,
+        replay_children=update.replay_children,
+        offset_ms=offset_ms,
+    )
 
 
 def evolve(operation: Operation | None, entry: Entry, at_ms: int) -> Operation | None:
@@ -252,7 +273,10 @@ def evolve(operation: Operation | None, entry: Entry, at_ms: int) -> Operation |
                 entry.requested,
                 operation.started_ms,
                 at_ms,
+                entry.replay_children,
             )
+        case HeartbeatReceived():
+            return msgspec.structs.replace(operation, due_ms=_deadline(operation.start, at_ms))
         case RetryScheduled():
             return msgspec.structs.replace(
                 operation,
@@ -270,7 +294,28 @@ def evolve(operation: Operation | None, entry: Entry, at_ms: int) -> Operation |
 
 def begun(entry: Started, at_ms: int) -> Operation:
     """The operation that a start makes."""
-    return Operation(entry.operation, entry.kind, Status.STARTED, entry, due_ms=entry.due_ms, started_ms=at_ms)
+    due_ms = _deadline(entry, at_ms) if entry.heartbeat_ms else entry.due_ms
+    return Operation(entry.operation, entry.kind, Status.STARTED, entry, due_ms=due_ms, started_ms=at_ms)
+
+
+def _deadline(start: Started | None, at_ms: int) -> int | None:
+    """When a callback that gave a sign of life at `at_ms` is out of time."""
+    if start is None or not start.heartbeat_ms:
+        return None if start is None else start.due_ms
+    silent_ms = at_ms + start.heartbeat_ms
+    return silent_ms if start.due_ms is None else min(silent_ms, start.due_ms)
+
+
+def time_out_error(operation: Operation) -> ErrorData:
+    """What is recorded of a callback or invoke whose time is up, in AWS's words."""
+    if operation.kind is Kind.CHAINED_INVOKE:
+        due_ms = operation.due_ms or operation.started_ms
+        seconds = (due_ms - operation.started_ms) / 1000
+        return ErrorData("ChainedInvoke.Timeout", f"CHAINED_INVOKE timed out after {seconds:g} seconds.")
+    start = operation.start
+    if start is None or start.due_ms is None or (operation.due_ms is not None and operation.due_ms < start.due_ms):
+        return ErrorData("Callback.Heartbeat", "Callback timed out on heartbeat")
+    return ErrorData("Callback.Timeout", "Callback timed out")
 
 
 def _has_attempt(operation: Operation, outcome: Status) -> bool:

@@ -23,7 +23,7 @@ from semel.errors import (
 )
 from semel.journal.advance import Advanced, EndTurn, Then
 from semel.kernel import values
-from semel.kernel.entry import Kind, Payload, Record, Settled
+from semel.kernel.entry import ARRIVING, HeartbeatReceived, Kind, Payload, Record, Settled
 from semel.kernel.mailbox import Mailbox
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Operation, Update, fold
@@ -104,6 +104,7 @@ class Activation:
             self._mailbox.forget_turns()
         self.holder.seen = max(self.holder.seen, records[-1].seq if records else 0)
         fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
+        self.holder.note(self.holder.operations)
         if self.spec.durability is not None and self._mailbox.snapshot is not None:
             self._state = self._mailbox.snapshot.data
             self._restore()
@@ -122,8 +123,16 @@ class Activation:
         if self._ahead and seq >= self._ahead:
             self._ahead = 0
             self._wake()  # a step that waited for its message to be on disk
+        elif self._turn is not None and isinstance(append.entries[0], Settled | HeartbeatReceived):
+            self._wake()
         else:
             self.advance()
+
+    def notice(self) -> None:
+        """Somebody wrote to the stream: look at what it is."""
+        if self._ending is None and not self._is_ended:
+            self._catch_up()
+            self._wake()
 
     def take_ahead(self, append: codec.Append, seq: int) -> bool:
         """Take in an arrival that is about to be committed, if nothing else is open. `advance` then runs its turn."""
@@ -145,20 +154,14 @@ class Activation:
 
     def _take_in(self, record: Record) -> None:
         self._mailbox.observe(record)
-        fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms)])
+        operation = self.holder.take_in(record)
+        if operation is not None and operation.kind in ARRIVING and self._turn is not None:
+            self._turn.body.arrived(operation)
 
     def _catch_up(self) -> None:
-        """Read what others appended since this run last looked.
-
-        Its own appends are among them, and were taken in when they landed; arrivals belong to no invocation.
-        """
-        for row in self.services.reader.rows(self.stream.number, first=self.holder.seen + 1):
-            append = codec.decode(row.body, stream=row.stream, seq=row.seq)
-            for record in codec.records(append, seq=row.seq):
-                if record.seq > self.holder.seen:
-                    if not record.invocation:
-                        self._take_in(record)
-                    self.holder.seen = record.seq
+        """Take in what others appended since this run last looked."""
+        for record in self.holder.unseen():
+            self._take_in(record)
 
     def resume(self, stream: Stream) -> None:
         """Go on under a new claim with the turn that was suspended."""
@@ -203,8 +206,7 @@ class Activation:
             self._actor,
             message,
             memo=memo,
-            origin=self.stream.origin or self.stream.uid,
-            record=self.holder.record,
+            holder=self.holder,
             at_rest=self._at_rest,
             is_replay=is_replay,
         )

@@ -15,10 +15,10 @@ from typing import Any
 
 from semel.errors import NonDeterminismError, ParkedError, ReplayError
 from semel.kernel import values
-from semel.kernel.entry import Effect, Kind, Status
+from semel.kernel.entry import ARRIVING, Effect, Kind, Status
 from semel.kernel.memo import Completion, Memo
-from semel.kernel.operation import Action, Update
-from semel.runtime import steps
+from semel.kernel.operation import Action, Deliver, Operation
+from semel.runtime import arrivals, steps
 from semel.runtime.body_loop import BodyTask
 from semel.runtime.seam import BodySeam
 from semel.runtime.services import Services
@@ -32,7 +32,8 @@ class Body(BodySeam):
     """A body and the delivery of its outcomes.
 
     `record` takes an update for the next append; `at_rest` is called when the body can go no
-    further by itself. Runs on the real loop's thread only.
+    further by itself; `time_out` with the id of a callback or invoke whose time is up, and says whether
+    that can be recorded already. Runs on the real loop's thread only.
     """
 
     def __init__(
@@ -43,17 +44,21 @@ class Body(BodySeam):
         scope: str,
         lineage: str,
         origin: str,
-        record: Callable[[Update], None],
+        uid: str,
+        record: Callable[[Any], None],
         at_rest: Callable[[], None],
+        time_out: Callable[[str], bool],
     ) -> None:
-        super().__init__(services, memo=memo, scope=scope, lineage=lineage, origin=origin, record=record)
+        super().__init__(services, memo=memo, scope=scope, lineage=lineage, origin=origin, uid=uid, record=record)
         self.main: BodyTask[Any] | None = None
         self.is_over = False
         self.is_paused = False  # nothing comes due and nothing new is engaged
         self.running = 0
         self.busy = 0
         self.alarms: list[tuple[int, int, Slot]] = []
+        self.late: list[Slot] = []  # out of time before their start was on disk
         self._at_rest = at_rest
+        self._time_out = time_out
         self._is_pumping = False
         self._alarm_count = 0
 
@@ -116,7 +121,7 @@ class Body(BodySeam):
                 return
             elif self._fresh:
                 self._engage()
-            elif not self.alarms or not self.ripen():
+            elif not (self.alarms or self.late) or not self.ripen():
                 return
 
     def _replay_one(self) -> bool:
@@ -142,8 +147,16 @@ class Body(BodySeam):
         operation = completion.operation
         self.loop.now_ms = max(self.loop.now_ms, completion.at_ms)
         slot = self._slots.get(operation.id)
-        if slot is not None:
-            self._settle(slot, Outcome(operation.status, operation.result, operation.error))
+        if slot is None:
+            return
+        outcome = Outcome(operation.status, operation.result, operation.error)
+        if operation.replay_children:
+            if slot.full is None:
+                raise NonDeterminismError(
+                    operation.id, f"{operation.kind} {operation.name!r} ended", "it, and has not come to its end"
+                )
+            outcome = slot.full
+        self._settle(slot, outcome)
 
     def _deliver(self, slot: Slot, outcome: Outcome) -> None:
         if slot.phase is DONE:
@@ -151,7 +164,10 @@ class Body(BodySeam):
         loop = self.loop
         at_ms = self.services.clock.now_ms()
         loop.now_ms = max(loop.now_ms, at_ms)
-        self._record(slot.closing(outcome, loop.now_ms))
+        if slot.kind in ARRIVING:
+            self._record(Deliver(slot.id, loop.now_ms))
+        else:
+            self._record(slot.closing(outcome, loop.now_ms))
         self._settle(slot, outcome)
 
     def _settle(self, slot: Slot, outcome: Outcome) -> None:
@@ -163,6 +179,9 @@ class Body(BodySeam):
         waiter = slot.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        for waiter in slot.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
         if slot.handle is not None:
             self._timers.pop(slot.handle, None)
             self.loop.fire(slot.handle)
@@ -176,6 +195,8 @@ class Body(BodySeam):
                 continue
             if slot.kind is Kind.WAIT:
                 self._engage_wait(slot)
+            elif slot.kind in ARRIVING:
+                arrivals.engage(self, slot)
             else:
                 self._engage_step(slot)
 
@@ -187,14 +208,29 @@ class Body(BodySeam):
             self._record(slot.update(Action.START, now_ms, due_ms=slot.due_ms))
         else:
             slot.due_ms = recorded.due_ms
-        self._arm(slot)
+        self.arm(slot)
+
+    def arrived(self, operation: Operation) -> None:
+        """Somebody else changed an operation of this body, and that is durable. `pump` goes on with it."""
+        self.memo.arrived(operation)
+        slot = self._slots.get(operation.id)
+        if slot is not None:
+            arrivals.take_in(self, slot, operation)
+
+    def record(self, update: Any) -> None:
+        """Put an update into the next append."""
+        self._record(update)
+
+    def deliver_later(self, slot: Slot, outcome: Outcome) -> None:
+        """Let the body learn of an outcome when its turn comes."""
+        self._deliveries.append((slot, outcome))
 
     def _engage_step(self, slot: Slot) -> None:
         recorded = slot.recorded
         status = Status.ABSENT if recorded is None else recorded.status
         if status is Status.PENDING and recorded is not None:
             slot.due_ms = recorded.due_ms
-            self._arm(slot)
+            self.arm(slot)
         elif status is Status.STARTED and slot.call is not None and slot.call.options.starts_durably:
             self.step_failed(slot, interrupted(slot), None)
         else:
@@ -209,20 +245,24 @@ class Body(BodySeam):
             self._record(slot.update(Action.START, self.now()))
         self.beginning.append(slot)
 
-    def _arm(self, slot: Slot) -> None:
+    def arm(self, slot: Slot) -> None:
+        """Wait for the slot's time, or for ever if it has none."""
         slot.phase = WAITING
+        if slot.due_ms is None:
+            return
         self._alarm_count += 1
-        heapq.heappush(self.alarms, (slot.due_ms or 0, self._alarm_count, slot))
+        heapq.heappush(self.alarms, (slot.due_ms, self._alarm_count, slot))
 
     def next_alarm(self) -> int | None:
         """When the earliest wait or retry is due, or None."""
-        while self.alarms and self.alarms[0][2].phase is not WAITING:
+        while self.alarms and (self.alarms[0][2].phase is not WAITING or self.alarms[0][2].due_ms != self.alarms[0][0]):
             heapq.heappop(self.alarms)
         return self.alarms[0][0] if self.alarms else None
 
     def ripen(self) -> bool:
         """Take what has come due: waits are delivered, steps in back-off begin. Tells whether anything was."""
         found = False
+        self.late = [slot for slot in self.late if slot.phase is WAITING and not self._time_out(slot.id)]
         now_ms = self.services.clock.now_ms()
         while (due_ms := self.next_alarm()) is not None and due_ms <= now_ms:
             slot = heapq.heappop(self.alarms)[2]
@@ -230,6 +270,10 @@ class Body(BodySeam):
             if slot.kind is Kind.WAIT:
                 slot.phase = QUEUED
                 self._deliveries.append((slot, Outcome(Status.SUCCEEDED)))
+            elif slot.kind in ARRIVING:
+                slot.due_ms = None
+                if not self._time_out(slot.id):
+                    self.late.append(slot)
             else:
                 self._record(slot.update(Action.READY, self.now()))
                 self._queue(slot)
@@ -277,10 +321,24 @@ class Body(BodySeam):
             self._at_rest()
         elif slot.phase is DONE:
             logger.warning("step %r (%s) ended after it was abandoned; its result is dropped", slot.name, slot.id)
+        elif outcome is not None and slot.call is not None and slot.call.poll is not None:
+            self._polled(slot, outcome)
         elif outcome is not None:
             self._deliveries.append((slot, outcome))
         elif error is not None:
             self.step_failed(slot, error, raised)
+
+    def _polled(self, slot: Slot, outcome: Outcome) -> None:
+        """A check of a condition returned: its result is the outcome, or the state of the next check."""
+        verdict = steps.judge(slot, outcome, luck=self.services.entropy.random())
+        if isinstance(verdict, Outcome):
+            self._deliveries.append((slot, verdict))
+            return
+        now_ms = self.now()
+        slot.attempt += 1
+        slot.due_ms = now_ms + verdict
+        self._record(slot.update(Action.RETRY, now_ms, due_ms=slot.due_ms, payload=outcome.result))
+        self.arm(slot)
 
     def step_failed(self, slot: Slot, error: values.ErrorData, raised: BaseException | None) -> None:
         """Schedule another attempt as a durable timer, or settle the step as failed."""
@@ -297,7 +355,7 @@ class Body(BodySeam):
         slot.attempt += 1
         slot.due_ms = now_ms + delay_ms
         self._record(slot.update(Action.RETRY, now_ms, due_ms=slot.due_ms, error=error))
-        self._arm(slot)
+        self.arm(slot)
 
     # Leaving memory (R1).
 
@@ -313,6 +371,7 @@ class Body(BodySeam):
         self._deliveries.clear()
         self.beginning.clear()
         self.alarms.clear()
+        self.late.clear()
         if not self.running:
             self.loop.let_go()
             self._at_rest = _nothing

@@ -7,18 +7,23 @@ stream follow each other and those of many share a commit. Memory is folded afte
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from semel.errors import ConflictError, JournalCorruptError, LeaseLost, StoreError, UnavailableError
-from semel.journal import holding
+from semel.journal import arrivals, holding
 from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance
 from semel.journal.lifecycle import park
-from semel.kernel.operation import Operation, Update
+from semel.kernel.entry import ARRIVING, SETTLED, Record
+from semel.kernel.operation import Deliver, Operation, Update, fold
 from semel.runtime.committer import Job
 from semel.runtime.services import Services
+from semel.store import codec
 from semel.store.base import KeyId, Needs, Stream, Transaction
+
+logger = logging.getLogger("semel.holder")
 
 
 class _Flight(Advance, Job):
@@ -28,10 +33,10 @@ class _Flight(Advance, Job):
         self.holder = holder
         self.lease = holder.lease
         self.seen = holder.seen
-        self.signal = holder.signal
         self.operations = holder.operations
         self.updates = holder.outbox.copy()
         # What is recorded last was recorded just now.
+        self.awaited = holder.awaited.copy() if holder.awaited else ()
         self.now_ms = self.updates[-1].at_ms if self.updates else holder.services.clock.now_ms()
         self.then = then
         self.base = base
@@ -67,8 +72,9 @@ class Holder:
     ) -> None:
         self.services = services
         self.operations: dict[str, Operation] = {}
-        self.outbox: list[Update | EndTurn] = []
+        self.outbox: list[Update | Deliver | EndTurn] = []
         self.record = self.outbox.append  # puts an update into the next append
+        self.awaited: dict[str, None] = {}  # open operations that others settle
         self.in_flight = False
         self.refused: _Flight | None = None
         self.keys: list[KeyId] = []
@@ -82,7 +88,6 @@ class Holder:
         self.lease = holding.lease_of(stream)
         self.needs = Needs((stream.number,))
         self.seen = seen
-        self.signal = stream.signal
 
     def flush(self, then: Then = Then.KEEP, *, base: int = 0, turn: str = "") -> None:
         """Append what is recorded, with what becomes of the stream after it. One append at a time."""
@@ -97,11 +102,69 @@ class Holder:
         if error is not None:
             self._on_lost(error)
             return
-        self.operations.update(advanced.changes)
+        if advanced.changes:
+            self.operations.update(advanced.changes)
+            if self.awaited or advanced.others:
+                self.note(advanced.changes)
         self.stream = advanced.stream
         if advanced.append is not None and advanced.seq == self.seen + 1:
             self.seen = advanced.stream.head
+        for touched in advanced.others:
+            self.services.touched(touched)
         self._on_durable(advanced, then)
+
+    def note(self, changes: Mapping[str, Operation]) -> None:
+        """Keep count of the open operations that others settle."""
+        for name, operation in changes.items():
+            if operation.kind not in ARRIVING:
+                continue
+            if operation.status in SETTLED:
+                self.awaited.pop(name, None)
+            else:
+                self.awaited[name] = None
+
+    def take_in(self, record: Record) -> Operation | None:
+        """Fold what somebody else recorded, and return the operation that it changed."""
+        entry = record.entry
+        fold(self.operations, [(entry, record.time_ms + entry.offset_ms)])
+        name = getattr(entry, "operation", "")
+        operation = self.operations.get(name)
+        if operation is not None:
+            self.note({name: operation})
+        return operation
+
+    def unseen(self) -> list[Record]:
+        """What others appended since this run last looked; from now on it has been looked at.
+
+        The run's own appends are among the rows, and were folded when they landed; arrivals belong to no invocation.
+        """
+        found: list[Record] = []
+        for row in self.services.reader.rows(self.stream.number, first=self.seen + 1):
+            append = codec.decode(row.body, stream=row.stream, seq=row.seq)
+            for record in codec.records(append, seq=row.seq):
+                if record.seq > self.seen:
+                    self.seen = record.seq
+                    if not record.invocation:
+                        found.append(record)
+        return found
+
+    def time_out(self, operation: str) -> bool:
+        """End a callback or invoke whose time is up, unless somebody else was first. False if it is not on disk yet."""
+        if operation not in self.operations:
+            return False
+        uid, now_ms = self.stream.uid, self.services.clock.now_ms()
+
+        def call(transaction: Transaction) -> arrivals.Touched | None:
+            return arrivals.time_out(transaction, uid, operation, now_ms=now_ms)
+
+        def done(touched: arrivals.Touched | None, error: BaseException | None) -> None:
+            if touched is not None:
+                self.services.touched(touched)
+            elif error is not None and not is_expected(error):
+                logger.error("stream %s: timing %r out failed", uid, operation, exc_info=error)
+
+        self.services.committer.submit(call, done, needs=Needs((self.stream.number,)))
+        return True
 
     def append_later(self) -> None:
         """There was no space, and nothing was written: try the refused append again, after a moment.

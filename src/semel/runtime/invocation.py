@@ -12,22 +12,26 @@ from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any
 
+from semel.calls import StepCall, place
 from semel.context import Context
-from semel.errors import Evicted, LeaseLost, ParkedError, Suspend, UnavailableError
-from semel.function import FunctionSpec
+from semel.errors import Evicted, LeaseLost, ParkedError, StepError, Suspend, UnavailableError
+from semel.function import FunctionSpec, step_options
 from semel.journal.advance import Advanced, Then
 from semel.journal.lifecycle import TimedOut, time_out
 from semel.kernel import values
-from semel.kernel.entry import Kind, Record, Settled, Started
+from semel.kernel.entry import ARRIVING, Kind, Record, Settled, Started
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Update, fold
+from semel.kernel.values import ErrorData
+from semel.retry import NEVER
 from semel.runtime.alarm import Alarm
 from semel.runtime.body import Body
 from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable, without_results
-from semel.runtime.seam import failed, succeeded
+from semel.runtime.seam import RecordedError, failed, succeeded
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, Outcome, Slot
 from semel.runtime.sync_body import SyncBody
+from semel.store import codec
 from semel.store.base import PARKED, PAUSED, Needs, Stream, Transaction
 
 logger = logging.getLogger("semel.invocation")
@@ -90,14 +94,17 @@ class Invocation:
             raise AssertionError(f"stream {self.stream.uid}: its first entry is {started!r}, expected a start")
         self.holder.seen = max(self.holder.seen, records[-1].seq if records else 0)
         fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
+        self.holder.note(self.holder.operations)
         self.body = Body(
             self.services,
             memo=Memo.of(records, scope="") if len(records) > 1 else Memo({}, []),
             scope="",
             lineage=ROOT,
             origin=self.stream.origin or self.stream.uid,
+            uid=self.stream.uid,
             record=self.holder.record,
             at_rest=self._at_rest,
+            time_out=self.holder.time_out,
         )
         if not self._may_go_on():
             return
@@ -105,6 +112,8 @@ class Invocation:
         self.body.start(self._main(arguments), now_ms=records[0].time_ms + started.offset_ms)
 
     def _main(self, arguments: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
+        if self.spec.is_plain:
+            return _plain(self.body, self.spec, arguments)
         if not self.spec.is_async:
             return SyncBody(self.body).run(self.spec.function, arguments)
         try:
@@ -115,8 +124,9 @@ class Invocation:
 
     def resume(self, stream: Stream) -> None:
         """Go on under a new claim: a resident does not replay."""
-        self.holder.take(stream, seen=stream.head)
+        self.holder.take(stream, seen=self.holder.seen)
         self._is_ended = False
+        self._catch_up()
         if self._may_go_on():
             self._wake()
 
@@ -130,6 +140,35 @@ class Invocation:
             self._release()  # it was claimed for its deadline, and the clock was set back
             return False
         return True
+
+    def notice(self) -> None:
+        """Somebody wrote to the stream: look at what it is."""
+        if self._ending is None and not self._is_ended:
+            self._catch_up()
+            self._wake()
+
+    def observe(self, append: codec.Append, seq: int) -> None:
+        """An arrival was committed. On the loop, in the order of commits."""
+        if self._ending is not None or self._is_ended or seq <= self.holder.seen:
+            return
+        if seq == self.holder.seen + 1:
+            self.holder.seen += len(append.entries)
+            for record in codec.records(append, seq=seq):
+                self._take_in(record)
+        else:
+            self._catch_up()
+        self._wake()
+
+    def _take_in(self, record: Record) -> None:
+        operation = self.holder.take_in(record)
+        if operation is not None and operation.kind in ARRIVING:
+            self.body.arrived(operation)
+
+    def _catch_up(self) -> None:
+        """Take in what others appended since this run last looked."""
+        if self.stream.head > self.holder.seen:
+            for record in self.holder.unseen():
+                self._take_in(record)
 
     def _wake(self) -> None:
         self.body.pump()
@@ -274,7 +313,13 @@ class Invocation:
             # then, and asked for those queued later, is not durable yet (R4).
             covered, self._covered = self._covered, []
             self._set_paused(advanced.stream)
+            has_news = self.stream.head > self.holder.seen or bool(self.body.late)
+            if has_news:
+                self._catch_up()
             self._begin(covered)
+            if has_news:
+                self._wake()
+                return
             self._at_rest()
         elif then is Then.FINISH:
             settled = None if advanced.append is None else advanced.append.entries[-1]
@@ -336,6 +381,16 @@ class Invocation:
         if self._deadline is not None:
             self._deadline.stop()
         self.body.evict(signal, self.spec.name)
+
+
+async def _plain(body: Body, spec: FunctionSpec, arguments: tuple[Any, ...]) -> Any:
+    """The body of a plain function's execution: one step, whose failure is the execution's."""
+    options = step_options(spec.function, name=spec.name, retry=NEVER)
+    file, _, line = spec.source.rpartition(":")
+    try:
+        return await body.step(StepCall(spec.function, arguments, options, place(file, int(line))))
+    except StepError as error:
+        raise RecordedError(ErrorData(error.error_type, error.message)) from None
 
 
 async def _raising(error: Exception) -> Any:

@@ -20,7 +20,8 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from semel.context import Context, place
+from semel.calls import place
+from semel.context import Context
 from semel.errors import Evicted, NonDeterminismError, OperationError, SemelError, SerializationError
 from semel.function import FunctionSpec
 from semel.kernel import values
@@ -135,8 +136,10 @@ class _Body(Body):
             scope="",
             lineage=ROOT,
             origin=stream.origin or stream.uid,
+            uid=stream.uid,
             record=_nothing,
             at_rest=_nothing,
+            time_out=_later,
         )
         self.recorded = memo.operations
         self.asked: dict[str, Slot] = {}
@@ -148,6 +151,10 @@ class _Body(Body):
 
 def _nothing(*_: object) -> None:
     pass
+
+
+def _later(*_: object) -> bool:
+    return False
 
 
 def rehearse(

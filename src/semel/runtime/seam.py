@@ -9,37 +9,42 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import random
 from collections.abc import Callable
 from typing import Any
 
-from semel.context import ChildCall, Context, StepCall, WaitCall
+from semel.calls import CallbackCall, ChildCall, InvokeCall, StepCall, WaitCall
 from semel.errors import (
+    CallbackError,
     Evicted,
     LimitExceededError,
     NonDeterminismError,
     ReplayError,
     SerializationError,
+    StepError,
     ValidationError,
 )
 from semel.kernel import ids, values
-from semel.kernel.entry import Kind, Status
+from semel.kernel.entry import ARRIVING, Kind, Status
 from semel.kernel.memo import Memo
-from semel.kernel.operation import Action, Update
+from semel.kernel.operation import Action
+from semel.kernel.values import ErrorData
 from semel.runtime import patches, steps
 from semel.runtime.body_loop import BodyLoop
 from semel.runtime.frame import Frame, current_frame
 from semel.runtime.services import Services
-from semel.runtime.slot import ACTIONS, ASKED, DONE, QUEUED, RUNNING, WAITING, Outcome, Slot
+from semel.runtime.slot import ACTIONS, ASKED, DONE, QUEUED, RUNNING, WAIT_FOR_CALLBACK, WAITING, Outcome, Slot
 
 logger = logging.getLogger("semel.body")
 TIMER = "timer"
+CONTEXT_RESULT_MAX = 262_144  # bytes; above, a replay runs the inside again (AWS's number)
 _STEP, _CONTEXT = Kind.STEP, Kind.CONTEXT
 
 
 class BodySeam:
     """A seam (`semel.context.Seam`) and the timers of a body loop, over one memo.
 
-    `record` takes an update for the next append.
+    `record` takes an update for the next append. `uid` is the stream's, `origin` that of the one it began as.
     """
 
     def __init__(
@@ -50,11 +55,13 @@ class BodySeam:
         scope: str,
         lineage: str,
         origin: str,
-        record: Callable[[Update], None],
+        uid: str,
+        record: Callable[[Any], None],
     ) -> None:
         self.services = services
         self.memo = memo
         self.origin = origin
+        self.stream_uid = uid
         self.divergence: ReplayError | None = None
         self.closed: type[BaseException] | None = None
         self.beginning: list[Slot] = []
@@ -69,6 +76,7 @@ class BodySeam:
         self._scopes: dict[str, str] = {}
         self._closed_scopes: set[str] = set()
         self._is_replaying = not memo.is_used_up
+        self._randoms: dict[str, random.Random] = {}
 
     def now(self) -> int:
         """The clock's time, never before what the body was told last."""
@@ -79,7 +87,7 @@ class BodySeam:
     async def step(self, call: StepCall) -> Any:
         if self.closed is not None or self.divergence is not None:
             await self._gate()
-        slot = self._ask(_STEP, call.options.name, call.source)
+        slot = self._ask(_STEP, call.options.name, call.source, call.subtype)
         slot.call = call
         slot.arguments, slot.copies = steps.prepare(call)
         recorded = slot.recorded
@@ -90,6 +98,8 @@ class BodySeam:
             slot.context = contextvars.copy_context()
             if recorded is not None:
                 slot.attempt = recorded.attempt
+                if call.poll is not None:
+                    steps.recall_state(slot, recorded)
                 self._fresh.append(slot)
             elif self._is_replaying or call.options.starts_durably:
                 self._fresh.append(slot)
@@ -116,8 +126,10 @@ class BodySeam:
             self._fresh.append(slot)
         await self._outcome(slot)
 
-    async def child(self, context: Context, call: ChildCall) -> Any:
+    async def child(self, context: Any, call: ChildCall) -> Any:
         await self._gate()
+        if call.is_flat:
+            return await self._flat_child(context, call)
         slot, token = self.enter_child(call)
         if token is None:
             return await self._outcome(slot)
@@ -128,16 +140,32 @@ class BodySeam:
             self.cancel_child(slot, token)
             raise
         except Exception as error:  # whatever user code raises is the scope's outcome
-            return await self.leave_child(slot, token, failed(error))
-        return await self.leave_child(slot, token, succeeded(self.services, result))
+            return await self.leave_child(slot, token, scope_failed(slot, error))
+        return await self.leave_child(slot, token, scope_succeeded(self.services, result))
+
+    async def _flat_child(self, context: Any, call: ChildCall) -> Any:
+        """Code that names its operations as a scope would, and is none."""
+        token = self.enter_flat()
+        try:
+            made = call.function(context, *call.arguments)
+            return await made if asyncio.iscoroutine(made) or asyncio.isfuture(made) else made
+        finally:
+            current_frame.reset(token)
+
+    def enter_flat(self) -> contextvars.Token[Frame]:
+        """Name what follows as a scope would."""
+        frame = current_frame.get(self.loop.frame)
+        return current_frame.set(frame.inside(frame.next_operation(), frame.scope or ""))
 
     def enter_child(self, call: ChildCall) -> tuple[Slot, contextvars.Token[Frame] | None]:
         """Open a scope. No token if it has an outcome already, so that its inside is not run again."""
-        slot = self._ask(_CONTEXT, call.name, call.source)
+        slot = self._ask(_CONTEXT, call.name, call.source, call.subtype)
         self._scopes[slot.id] = slot.parent
-        if slot.recorded is not None and slot.recorded.status in (Status.SUCCEEDED, Status.FAILED):
-            return slot, None
-        if slot.recorded is None:
+        recorded = slot.recorded
+        if recorded is not None and recorded.status in (Status.SUCCEEDED, Status.FAILED):
+            if not recorded.replay_children:
+                return slot, None
+        elif recorded is None:
             self._record(slot.update(Action.START, self.now()))
         return slot, current_frame.set(current_frame.get().inside(slot.path, slot.id))
 
@@ -145,17 +173,63 @@ class BodySeam:
         """Close a scope with its outcome, which is delivered like any other."""
         current_frame.reset(token)
         await self._gate()
-        self._deliveries.append((slot, outcome))
+        if slot.recorded is not None and slot.recorded.replay_children:
+            slot.full = outcome  # its place in the order is that of the recorded one
+        else:
+            self._deliveries.append((slot, outcome))
         return await self._outcome(slot)
 
     def cancel_child(self, slot: Slot, token: contextvars.Token[Frame]) -> None:
         """Close a scope whose inside was cancelled."""
         current_frame.reset(token)
-        if self.closed is None:
+        if self.closed is None and slot.phase is not DONE:
             self._cancel_at_once(slot)
 
     def patched(self, name: str, source: str) -> bool:
         return patches.patched(self, name, source, root=self._frame, record=self._record)
+
+    async def callback(self, call: CallbackCall) -> tuple[str, Slot]:
+        await self._gate()
+        slot = self._ask(Kind.CALLBACK, call.name, call.source, "Callback")
+        slot.outside = call
+        self._fresh.append(slot)
+        return ids.callback_id(self.services.journal_id, self.stream_uid, slot.id), slot
+
+    async def callback_result(self, slot: Slot) -> Any:
+        await self._gate()
+        while slot.outcome is None:
+            if slot.phase is DONE:
+                told = "it was cancelled with who waited for it; shield the wait, or create another"
+                raise CallbackError(slot.name, "Cancelled", told)
+            waiter = self.loop.create_future()
+            slot.waiters += (waiter,)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if self.closed is not None:
+                    raise self.closed("this run has left memory; nothing it does is recorded") from None
+                slot.waiters = tuple(other for other in slot.waiters if other is not waiter)
+                if slot.outcome is None and not slot.waiters and slot.phase is not DONE:
+                    self._cancel_at_once(slot)
+                raise
+        return self._value(slot)
+
+    async def invoke(self, call: InvokeCall) -> Any:
+        await self._gate()
+        payload = self.services.payload(f"arguments of {call.function!r}", [*call.arguments])
+        slot = self._ask(Kind.CHAINED_INVOKE, call.name, call.source, "ChainedInvoke")
+        slot.outside, slot.payload = call, payload
+        slot.arguments = steps.digest(payload.data)
+        self._fresh.append(slot)
+        return await self._outcome(slot)
+
+    def random(self) -> random.Random:
+        frame = current_frame.get(self.loop.frame)
+        found = self._randoms.get(frame.lineage)
+        if found is None:
+            seed = f"{self.origin}/{frame.lineage}"
+            found = self._randoms[frame.lineage] = random.Random(seed)  # noqa: S311  # replayed, so no secret
+        return found
 
     def now_ms(self) -> int:
         return self.loop.now_ms
@@ -167,7 +241,7 @@ class BodySeam:
     def execution_id(self) -> str:
         return self.origin
 
-    def _ask(self, kind: Kind, name: str, source: str) -> Slot:
+    def _ask(self, kind: Kind, name: str, source: str, subtype: str = "") -> Slot:
         """Name the operation by lineage and look it up. Raises Evicted if the run diverges here."""
         running = asyncio._get_running_loop()  # noqa: SLF001  # the documented get_running_loop raises a plain error
         if running is not self.loop:
@@ -187,6 +261,8 @@ class BodySeam:
         )
         if frame.scope:
             slot.parent = frame.scope
+        if subtype:
+            slot.subtype = subtype
         if self.memo.operations:
             self._look_up(slot)
         self._slots[slot.id] = slot
@@ -194,7 +270,7 @@ class BodySeam:
 
     def _look_up(self, slot: Slot) -> None:
         try:
-            slot.recorded = self.memo.ask(slot.id, slot.kind, slot.name, source=slot.source)
+            slot.recorded = self.memo.ask(slot.id, slot.kind, slot.name, source=slot.source, subtype=slot.subtype)
         except NonDeterminismError as error:
             raise self.diverged(error) from None
         slot.is_recorded = slot.recorded is not None
@@ -240,7 +316,7 @@ class BodySeam:
             self._slots.pop(slot.id, None)
             slot.phase = DONE
             return False
-        if recorded is not None and recorded.status in ACTIONS:
+        if slot.kind not in ARRIVING and recorded is not None and recorded.status in ACTIONS:
             return True
         if slot.kind is Kind.CONTEXT:
             return True
@@ -313,6 +389,24 @@ class BodySeam:
             logger.error("in a body: %s", context.get("message"), exc_info=context.get("exception"))
 
 
+def scope_succeeded(services: Services, result: Any) -> Outcome:
+    """The outcome of a scope that returned. What is too large to record is made anew from its inside."""
+    outcome = succeeded(services, result)
+    if outcome.result is not None and len(outcome.result.data) > CONTEXT_RESULT_MAX:
+        return Outcome(outcome.status, outcome.result, replay_children=True)
+    return outcome
+
+
+def scope_failed(slot: Slot, error: Exception) -> Outcome:
+    """The outcome of a scope that raised. What became of a callback is told as if no scope stood around it."""
+    if slot.subtype == WAIT_FOR_CALLBACK:
+        if isinstance(error, CallbackError):
+            return Outcome(Status.FAILED, error=ErrorData(error.error_type, error.message))
+        if isinstance(error, StepError):
+            return Outcome(Status.FAILED, error=ErrorData("CallbackSubmitterError", str(error)))
+    return failed(error)
+
+
 def succeeded(services: Services, result: Any) -> Outcome:
     """The outcome of code that returned. A value that cannot be kept makes it a failure."""
     try:
@@ -321,6 +415,16 @@ def succeeded(services: Services, result: Any) -> Outcome:
         return failed(error)
 
 
+class RecordedError(Exception):
+    """Stands for a failure that is data already."""
+
+    def __init__(self, data: ErrorData) -> None:
+        super().__init__(data.message)
+        self.data = data
+
+
 def failed(error: BaseException) -> Outcome:
     """The outcome of code that raised."""
+    if isinstance(error, RecordedError):
+        return Outcome(Status.FAILED, error=error.data)
     return Outcome(Status.FAILED, error=values.describe_error(error))

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 
 from semel.errors import LimitExceededError, ValidationError
+from semel.journal.arrivals import Touched
 from semel.kernel import values
 from semel.kernel.entry import Payload
 from semel.runtime.clock import Clock
 from semel.runtime.committer import Committer
 from semel.runtime.slot import STARTING
+from semel.store import codec
 from semel.store.base import Reader, Stream
 
 if TYPE_CHECKING:
@@ -63,9 +65,21 @@ class Runner(Protocol):
     @property
     def stream(self) -> Stream: ...
 
+    def observe(self, append: codec.Append, seq: int) -> None:
+        """An arrival was committed."""
+        ...
+
+    def notice(self) -> None:
+        """Somebody wrote to the stream: it looks at what it is."""
+        ...
+
     def lose(self) -> None:
         """Another holder has the stream, or it was stopped: nothing more is recorded."""
         ...
+
+
+def _nobody(touched: Touched) -> None:
+    """Before the engine has workers, there is nobody to tell."""
 
 
 class Services:
@@ -90,6 +104,7 @@ class Services:
         self.limits = limits
         self.entropy = entropy
         self.is_draining = False
+        self.touched: Callable[[Touched], None] = _nobody  # told of each stream that somebody else's append touched
         self.computing = 0
         self.runners: dict[int, Runner] = {}
         self.survivors: list[Any] = []

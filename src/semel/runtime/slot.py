@@ -9,9 +9,20 @@ from typing import Any
 
 from msgspec import Struct
 
-from semel.context import StepCall
-from semel.errors import ChildContextError, OperationError, StepError, StepInterruptedError
-from semel.kernel.entry import Kind, Payload, Started, Status
+from semel.calls import CallbackCall, InvokeCall, StepCall
+from semel.errors import (
+    CallbackError,
+    CallbackSubmitterError,
+    CallbackTimeoutError,
+    ChildContextError,
+    InvokeError,
+    InvokeTimeoutError,
+    OperationError,
+    StepError,
+    StepInterruptedError,
+    WaitForConditionError,
+)
+from semel.kernel.entry import Kind, MessageHeader, Payload, Started, Status
 from semel.kernel.operation import Action, Operation, Update
 from semel.kernel.values import ErrorData, decode
 
@@ -21,7 +32,10 @@ ACTIONS = {
     Status.FAILED: Action.FAIL,
     Status.CANCELLED: Action.CANCEL,
     Status.TIMED_OUT: Action.TIME_OUT,
+    Status.STOPPED: Action.STOP,
 }
+WAIT_FOR_CALLBACK = "WaitForCallback"
+WAIT_FOR_CONDITION = "WaitForCondition"
 
 
 class Phase(Enum):
@@ -40,11 +54,12 @@ ASKED, QUEUED, STARTING, RUNNING, WAITING, DONE = Phase
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """How an operation ended, as recorded."""
+    """How an operation ended. `replay_children`: the result is made anew by running the inside again."""
 
     status: Status
     result: Payload | None = None
     error: ErrorData | None = None
+    replay_children: bool = False
 
 
 class Slot:
@@ -54,6 +69,7 @@ class Slot:
     """
 
     parent = ""
+    subtype = ""
     phase = ASKED
     recorded: Operation | None = None
     is_recorded = False
@@ -65,6 +81,11 @@ class Slot:
     waiter: asyncio.Future[None] | None = None
     handle: asyncio.TimerHandle | None = None
     call: StepCall | None = None
+    outside: CallbackCall | InvokeCall | None = None  # how it is settled by somebody else
+    payload: Payload | None = None
+    child = ""
+    waiters: tuple[asyncio.Future[None], ...] = ()  # of a callback, which several tasks may wait for
+    full: Outcome | None = None  # of a scope whose result was too large to record
     context: contextvars.Context | None = None
     task: asyncio.Future[Any] | None = None
     arguments = b""
@@ -106,27 +127,70 @@ class Slot:
         if not self.is_recorded:
             self.is_recorded = True
             start = self._start()
-        return Update(self.id, self.kind, ACTIONS[outcome.status], at_ms, start, None, outcome.result, outcome.error)
+        action, large = ACTIONS[outcome.status], outcome.replay_children
+        result = None if large else outcome.result
+        return Update(
+            self.id,
+            self.kind,
+            action,
+            at_ms,
+            start,
+            None,
+            result,
+            outcome.error,
+            requested=False,
+            replay_children=large,
+        )
 
     def _start(self) -> Started:
         path = "" if self.path is self.id else self.path
         call = self.call
         if call is None:
-            return Started(self.id, self.kind, self.parent, self.name, path=path, source=self.source)
+            return self._start_plain(path)
         options = call.options
-        if not path and options.is_plain:
+        if not path and options.is_plain and not self.subtype:
             return Started(self.id, self.kind, self.parent, self.name, source=self.source, arguments=self.arguments)
         return Started(
             self.id,
             self.kind,
             parent=self.parent,
             name=self.name,
+            subtype=self.subtype,
             path=path,
             source=self.source,
             arguments=self.arguments,
             effect=options.effect,
             effect_key=self.effect_key,
             semantics=options.semantics if options.starts_durably else "",
+        )
+
+    def _start_plain(self, path: str) -> Started:
+        """The start of anything but a step."""
+        asked = self.outside
+        if isinstance(asked, InvokeCall):
+            return Started(
+                self.id,
+                self.kind,
+                self.parent,
+                self.name,
+                self.subtype,
+                path=path,
+                source=self.source,
+                arguments=self.arguments,
+                version=asked.version,
+                payload=self.payload,
+                message=MessageHeader("invoke", asked.function),
+                child=self.child,
+            )
+        return Started(
+            self.id,
+            self.kind,
+            self.parent,
+            self.name,
+            self.subtype,
+            path=path,
+            source=self.source,
+            heartbeat_ms=asked.heartbeat_ms if asked is not None else 0,
         )
 
     def value(self) -> Any:
@@ -138,17 +202,39 @@ class Slot:
             return None if outcome.result is None else decode(outcome.result.data)
         if outcome.status is Status.CANCELLED:
             raise asyncio.CancelledError
-        raise failure(self.kind, self.name, outcome.error)
+        raise failure(self, outcome)
 
 
-def failure(kind: Kind, name: str, error: ErrorData | None) -> OperationError:
+def failure(slot: Slot, outcome: Outcome) -> OperationError:
     """The exception that stands for a recorded failure: the same on every replay."""
-    found = error if error is not None else ErrorData("Error", "")
-    if kind is Kind.CONTEXT:
-        return ChildContextError(name, found.type, found.message)
-    if found.type == INTERRUPTED:
-        return StepInterruptedError(name, found.type, found.message)
-    return StepError(name, found.type, found.message)
+    found = outcome.error if outcome.error is not None else ErrorData("Error", "")
+    return _failure_class(slot, outcome.status, found.type)(slot.name, found.type, found.message)
+
+
+def _failure_class(slot: Slot, status: Status, error_type: str) -> type[OperationError]:
+    match slot.kind:
+        case Kind.CONTEXT if slot.subtype == WAIT_FOR_CALLBACK:
+            return _ABOUT_CALLBACKS.get(error_type, CallbackError)
+        case Kind.CONTEXT:
+            return ChildContextError
+        case Kind.CALLBACK:
+            return CallbackTimeoutError if status is Status.TIMED_OUT else CallbackError
+        case Kind.CHAINED_INVOKE:
+            return InvokeTimeoutError if error_type == INVOKE_TIMEOUT else InvokeError
+        case _ if error_type == INTERRUPTED:
+            return StepInterruptedError
+        case _ if slot.subtype == WAIT_FOR_CONDITION:
+            return WaitForConditionError
+        case _:
+            return StepError
+
+
+INVOKE_TIMEOUT = "ChainedInvoke.Timeout"
+_ABOUT_CALLBACKS: dict[str, type[CallbackError]] = {
+    "Callback.Timeout": CallbackTimeoutError,
+    "Callback.Heartbeat": CallbackTimeoutError,
+    "CallbackSubmitterError": CallbackSubmitterError,
+}
 
 
 def interrupted(slot: Slot) -> ErrorData:

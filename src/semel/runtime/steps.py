@@ -11,10 +11,11 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from semel.context import StepCall
+from semel.calls import StepCall
 from semel.errors import LimitExceededError, SerializationError
 from semel.kernel import values
 from semel.kernel.entry import Status
+from semel.kernel.operation import Operation
 from semel.kernel.values import ErrorData
 from semel.runtime.slot import Outcome, Slot
 
@@ -39,10 +40,14 @@ def prepare(call: StepCall) -> tuple[bytes, tuple[Any, ...] | bytes]:
         data = values.encode([*arguments])
     except SerializationError:
         return b"", tuple(_copy(argument) for argument in arguments)
-    digest = zlib.crc32(data).to_bytes(4, "big")
     if IMMUTABLE.issuperset(map(type, arguments)):
-        return digest, arguments
-    return digest, data
+        return digest(data), arguments
+    return digest(data), data
+
+
+def digest(data: bytes) -> bytes:
+    """What tells the arguments of one request from those of another."""
+    return zlib.crc32(data).to_bytes(4, "big")
 
 
 def _own(slot: Slot) -> tuple[Any, ...]:
@@ -175,6 +180,39 @@ def _returned(body: Body, slot: Slot, result: Any) -> Outcome:
         return Outcome(_SUCCEEDED, body.services.payload(f"result of step {slot.name!r}", result))
     except (SerializationError, LimitExceededError) as error:
         return Outcome(Status.FAILED, error=values.describe_error(error))
+
+
+def judge(slot: Slot, outcome: Outcome, *, luck: float) -> Outcome | int:
+    """What the result of a condition's check means: the operation's outcome, or the delay before the next check.
+
+    The next check gets the result as its state.
+    """
+    call = slot.call
+    assert call is not None
+    assert call.poll is not None
+    if outcome.status is not _SUCCEEDED:
+        return outcome
+    attempt = slot.attempt + 1
+    try:
+        state = None if outcome.result is None else values.decode(outcome.result.data)
+        if call.poll.is_met(state):
+            return outcome
+        delay_ms = call.poll.next_delay_ms(state, attempt, luck=luck)
+    except Exception as error:  # the policy's functions are the user's
+        return Outcome(Status.FAILED, error=values.describe_error(error))
+    if delay_ms is None:
+        told = f"the condition was not met after {attempt} checks"
+        return Outcome(Status.FAILED, error=ErrorData("WaitForConditionError", told))
+    slot.copies = values.encode([state])
+    return delay_ms
+
+
+def recall_state(slot: Slot, recorded: Operation) -> None:
+    """Let the next check of a condition begin with the state that the last one recorded."""
+    if recorded.result is not None:
+        slot.copies = values.encode([values.decode(recorded.result.data)])
+    elif recorded.attempt:
+        slot.copies = values.encode([None])
 
 
 def _cancelled(slot: Slot) -> tuple[Outcome | None, ErrorData | None, BaseException | None]:

@@ -11,8 +11,9 @@ from semel.context import Context
 from semel.errors import NonDeterminismError, ParkedError, ReplayError
 from semel.kernel import values
 from semel.kernel.memo import Memo
-from semel.kernel.operation import Operation, Update
+from semel.kernel.operation import Operation
 from semel.runtime.body import Body
+from semel.runtime.holder import Holder
 from semel.runtime.services import Services
 from semel.runtime.slot import Outcome
 from semel.runtime.sync_body import SyncBody
@@ -29,8 +30,7 @@ class Turn:
         message: Operation,
         *,
         memo: Memo,
-        origin: str,
-        record: Callable[[Update], None],
+        holder: Holder,
         at_rest: Callable[[Turn], None],
         is_replay: bool,
     ) -> None:
@@ -39,15 +39,17 @@ class Turn:
         self._spec = spec
         self._actor = actor
         self._at_rest = at_rest
-        self._record = record
+        stream = holder.stream
         self.body = Body(
             services,
             memo=memo,
             scope=message.id,
             lineage=message.id,
-            origin=origin,
-            record=self._refuse if is_replay else record,
+            origin=stream.origin or stream.uid,
+            uid=stream.uid,
+            record=self._refuse if is_replay else holder.record,
             at_rest=self._rest,
+            time_out=holder.time_out,
         )
 
     @property
@@ -81,9 +83,9 @@ class Turn:
             return await method.function(actor, Context(self.body), *arguments)
         return await SyncBody(self.body).run(_bound(method, actor), arguments)
 
-    def _refuse(self, update: Update) -> None:
+    def _refuse(self, update: Any) -> None:
         self.body.divergence = self.body.divergence or NonDeterminismError(
-            update.id, "nothing at that place of a turn that ended", str(update.kind)
+            update.id, "nothing at that place of a turn that ended", type(update).__name__
         )
 
     def check_reply(self, outcome: Outcome) -> None:

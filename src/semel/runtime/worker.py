@@ -200,10 +200,8 @@ class Worker:
         )
 
     def _is_current(self, resident: Run, stream: Stream) -> bool:
-        """Whether nobody else held the stream since, and only arrivals for an actor were added."""
-        if stream.epoch != resident.stream.epoch + 1:
-            return False
-        return isinstance(resident, Activation) or stream.head == resident.stream.head
+        """Whether nobody else held the stream since. Then only arrivals were added, which it takes in."""
+        return stream.epoch == resident.stream.epoch + 1
 
     def _make(self, stream: Stream) -> Run:
         if stream.type == FUNCTION:
@@ -283,12 +281,12 @@ class Worker:
             self.adopt(stream)
 
     def observe(self, number: int, append: codec.Append, seq: int) -> bool:
-        """Tell the actor in memory of an arrival. False if it is not in memory here."""
+        """Tell who runs the stream of an arrival. False if it is not in memory here."""
         run = self.running.get(number)
-        if isinstance(run, Activation):
-            run.observe(append, seq)
-            return True
-        return False
+        if run is None:
+            return False
+        run.observe(append, seq)
+        return True
 
     def _passivate_idle(self) -> None:
         """Let actors go that had nothing to do for a while."""

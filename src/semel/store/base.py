@@ -43,8 +43,8 @@ class Stream(Struct, frozen=True, gc=False):
     """The one row of a stream.
 
     `number` is the store's own name for it, `uid` the world's. `head` is the last seq, `tail` the
-    seq of the last journal row. `signal` is the last seq at which an arrival touched an operation
-    of a running body. `base` is the first seq that recovery needs. `turn` is the message whose turn is
+    seq of the last journal row. `signal` is 0: a column that the format
+    has, and no rule needs. `base` is the first seq that recovery needs. `turn` is the message whose turn is
     open while its actor is suspended. `wake_ms` is None while the
     stream is held, settled, parked, paused without a deadline, or waits for arrivals only. `status` is
     RUNNING, PARKED, PAUSED or how the execution settled. `number` to `key`, `origin` and `created_ms` never change.
@@ -319,6 +319,13 @@ class Transaction:
         if key not in self.keys:
             self.keys[key] = self.store.key(key)
         return self.keys[key]
+
+    def rows_of(self, stream: int, *, first: int = 1) -> list[Row]:
+        """The journal rows from the one that contains seq `first`, in order, with those that this batch adds."""
+        own = [row for row in self.rows if row.stream == stream]
+        if stream in self.created:
+            return own
+        return self.store.rows(stream, first=first) + own
 
     def row_at(self, stream: int, seq: int) -> Row | None:
         """A journal row by its first seq, also one that this batch has not committed yet."""

@@ -19,7 +19,7 @@ from semel.testing.explore import ALL, Found, Report, explore, run_once
 from semel.testing.faults import Arrival, Close, Crash, Fault, Jump, Plan, Takeover
 from semel.testing.trail import Model
 from semel.testing.virtual_loop import VirtualLoop
-from semel.testing.world import Message, Run, Shape, World, effect
+from semel.testing.world import Message, Run, Shape, World, answer, effect
 
 __all__ = [
     "ALL",
@@ -41,6 +41,7 @@ __all__ = [
     "Violation",
     "VirtualLoop",
     "World",
+    "answer",
     "effect",
     "explore",
     "run_once",

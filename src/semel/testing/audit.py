@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from semel.function import PER_RETRY
-from semel.kernel.entry import Controlled, Effect, Kind, Settled, Started, Status
+from semel.kernel.entry import ARRIVING, Controlled, Effect, HeartbeatReceived, Kind, Settled, Started, Status
 from semel.store import codec
 from semel.store.base import FUNCTION, Filter, Reader, Row, Stream, Transaction, Worker
 from semel.testing.faults import FaultStore
@@ -67,7 +67,7 @@ class Audit:
             trail = self.trails[row.stream]
             holder = trail.stream.holder
             append = trail.add(row)
-            if _is_holders(append) and holder not in writer.workers:
+            if _is_holders(append, trail.places) and holder not in writer.workers:
                 trail.report("J4", f"row {row.seq} was written by someone who was not its holder, {holder!r}")
         for name, worker in transaction.workers.items():
             if worker is None:
@@ -156,14 +156,17 @@ class Audit:
             self.report("J10", f"{request} was answered {answer}, and before that {first}")
 
 
-def _is_holders(append: codec.Append) -> bool:
+def _is_holders(append: codec.Append, places: Mapping[str, Place]) -> bool:
     """Whether only the holder may write such a row: not an arrival, a start or control."""
     for entry in append.entries:
         match entry:
             case Controlled() | Settled(status=Status.STOPPED | Status.TIMED_OUT):
                 return False
-            case Started(kind=Kind.MESSAGE | Kind.EXECUTION):
+            case Started(kind=Kind.MESSAGE | Kind.EXECUTION) | HeartbeatReceived():
                 return False
+            case Settled(operation=name, status=status) if status is not Status.CANCELLED:
+                if name in places and places[name].kind in ARRIVING:
+                    return False
             case _:
                 pass
     return True

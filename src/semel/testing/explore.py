@@ -181,9 +181,15 @@ class _Explorer:
 
     def _arrivals(self) -> tuple[ArrivalKind, ...]:
         is_alone = self.store == "sqlite"  # a file has one writer: nothing comes from outside its engine
-        if self.shape.message is not None:
-            return ("duplicate", "message") if is_alone else ("duplicate", "message", "outside message")
-        return ("duplicate", "stop") if is_alone else ("duplicate", "stop", "outside stop")
+        kinds: tuple[ArrivalKind, ...] = ("message",) if self.shape.message is not None else ("stop",)
+        if self.shape.has_answers:
+            kinds += ("answer",)
+        outside: dict[str, ArrivalKind] = {
+            "message": "outside message",
+            "stop": "outside stop",
+            "answer": "outside answer",
+        }
+        return ("duplicate", *kinds) if is_alone else ("duplicate", *kinds, *(outside[kind] for kind in kinds))
 
     def _takeovers(self) -> tuple[TakeoverKind, ...]:
         return () if self.store == "sqlite" else ("theft", "second engine")

@@ -20,7 +20,7 @@ Rows = list[Row]
 Names = list[str]
 
 Moment = Literal["before", "after"]
-ArrivalKind = Literal["message", "outside message", "duplicate", "stop", "outside stop"]
+ArrivalKind = Literal["message", "outside message", "duplicate", "stop", "outside stop", "answer", "outside answer"]
 TakeoverKind = Literal["theft", "second engine"]
 
 

@@ -13,10 +13,12 @@ from msgspec import Struct
 
 from semel.kernel import ids, values
 from semel.kernel.entry import (
+    ARRIVING,
     EXECUTION_MS_MAX,
     SETTLED,
     Control,
     Controlled,
+    Delivered,
     Effect,
     Entry,
     HeartbeatReceived,
@@ -61,6 +63,10 @@ class Place(Struct):
     retries: int = 0
     key: str = ""
     has_turn_ended: bool = False
+    deadline_ms: int | None = None
+    heartbeat_ms: int = 0
+    outcome: str = ""
+    is_delivered: bool = False
 
 
 class Trail:
@@ -107,11 +113,13 @@ class Trail:
     def _entry(self, entry: Entry, seq: int, at_ms: int) -> None:
         match entry:
             case Started():
-                self._started(entry, seq)
+                self._started(entry, seq, at_ms)
             case RetryScheduled() | RetryReady() | HeartbeatReceived():
                 self._changed(entry, seq, at_ms)
             case Settled():
                 self._settled(entry, seq, at_ms)
+            case Delivered():
+                self._delivered(entry, seq)
             case TurnEnded():
                 self._turn_ended(entry, seq)
             case InvocationEnded():
@@ -158,7 +166,7 @@ class Trail:
         if parent and parent not in self.places:
             self.report("J2", f"{place.kind} {place.id} at seq {seq} is inside {parent}, which has no start")
 
-    def _started(self, entry: Started, seq: int) -> None:
+    def _started(self, entry: Started, seq: int, at_ms: int) -> None:
         known = self.places.get(entry.operation)
         if known is not None:
             if known.kind is not Kind.STEP or known.state != "ready":
@@ -171,6 +179,9 @@ class Trail:
         payload = None if entry.payload is None else entry.payload.data
         place = Place(entry.operation, entry.kind, entry.parent, seq, due_ms=entry.due_ms, name=entry.name)
         place.effect, place.semantics, place.payload = entry.effect, entry.semantics, payload
+        place.deadline_ms, place.heartbeat_ms = entry.due_ms, entry.heartbeat_ms
+        if entry.heartbeat_ms:
+            self._give_time(place, at_ms)
         if entry.message is not None:
             place.key = entry.message.key
             if place.key and any(other.key == place.key for other in self.places.values()):
@@ -200,6 +211,14 @@ class Trail:
         elif isinstance(entry, RetryReady):
             self._check_due(place, seq, at_ms)
             place.state, place.due_ms = "ready", None
+        else:
+            self._give_time(place, at_ms)
+
+    def _give_time(self, place: Place, at_ms: int) -> None:
+        """A sign of life: the time that a callback may be silent begins anew, within its deadline."""
+        if place.heartbeat_ms:
+            silent_ms = at_ms + place.heartbeat_ms
+            place.due_ms = silent_ms if place.deadline_ms is None else min(silent_ms, place.deadline_ms)
 
     def _check_due(self, place: Place, seq: int, at_ms: int) -> None:
         if place.due_ms is not None and at_ms < place.due_ms:
@@ -210,14 +229,24 @@ class Trail:
         if place is None:
             return
         self._check_scope(place, seq)
-        is_timed = place.kind is Kind.WAIT and entry.status is Status.SUCCEEDED
-        if is_timed or (place.kind is Kind.EXECUTION and entry.status is Status.TIMED_OUT):
+        if entry.status is (Status.SUCCEEDED if place.kind is Kind.WAIT else Status.TIMED_OUT):
             self._check_due(place, seq, at_ms)
+        place.outcome = entry.status
         if place.kind is Kind.MESSAGE:
             self._message_settled(place, entry, seq)
         if entry.status not in SETTLED:
             self.report("J3", f"{place.id} settled at seq {seq} with {entry.status}, which is no outcome")
         place.state, place.due_ms = "settled", None
+
+    def _delivered(self, entry: Delivered, seq: int) -> None:
+        place = self.places.get(entry.operation)
+        if place is None or place.kind not in ARRIVING:
+            self.report("J2", f"an outcome of {entry.operation} was delivered at seq {seq}, and nobody else settles it")
+            return
+        if place.state != "settled" or place.outcome == Status.CANCELLED or place.is_delivered:
+            self.report("J3", f"the outcome of {place.id} was delivered at seq {seq}, when {place.state}, or twice")
+        place.is_delivered = True
+        self._check_scope(place, seq)
 
     # Turns.
 
@@ -303,8 +332,14 @@ class Trail:
         for place in self.places.values():
             if place.due_ms is not None and place.state in ("open", "pending") and not self._is_frozen(place):
                 due[place.kind is Kind.EXECUTION].append(place.due_ms)
-        if due[False]:
+        is_awaited = any(
+            place.kind in ARRIVING and place.state == "open" and not self._is_frozen(place)
+            for place in self.places.values()
+        )
+        if due[False] or (is_awaited and due[True]):
             return max(min(due[False] + due[True]), now_ms)  # what is overdue cannot be asked for sooner than now
+        if is_awaited:
+            return None  # somebody else's outcome wakes it
         if self.stream.type == FUNCTION:
             return now_ms  # nothing that an arrival settles is left, so the code itself must go on
         return None if self.next_message() is None else now_ms

@@ -52,6 +52,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._rounds_left = rounds_max
         self.witness: object = None
         self.computing: Callable[[], int] = lambda: 0
+        self._heard = 0  # what threads said, and what has not been run
         self._said: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._selector = _Selector(self)
         self._clock_resolution = 1e-6  # a timer that is nearer than this is due
@@ -62,7 +63,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def go_on(self, timeout: float | None) -> None:
         """Hear out the threads that compute; if nothing is ready then, let `timeout` seconds go by."""
-        waiting = self.computing()
+        waiting = self.computing() - self._heard
         if waiting or not self._said.empty():
             self._hear(waiting)
         elif timeout != 0:
@@ -75,9 +76,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """In a round of its own, so that what a thread says has the same place in each run."""
         try:
             for _ in range(max(waiting, self._said.qsize())):
-                self.call_soon(self._said.get(timeout=COMPUTE_MAX_S))
+                self.call_soon(self._listen, self._said.get(timeout=COMPUTE_MAX_S))
+                self._heard += 1
         except queue.Empty:
             raise SpinningError(f"a `def` body computed for {COMPUTE_MAX_S} s of real time") from None
+
+    def _listen(self, said: Callable[[], object]) -> None:
+        self._heard -= 1
+        said()
 
     def _advance(self, timeout: float | None) -> None:
         if timeout is None:

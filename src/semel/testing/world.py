@@ -27,6 +27,7 @@ from semel.kernel.entry import MessageHeader, Payload
 from semel.runtime.clock import VirtualClock
 from semel.runtime.services import Limits
 from semel.store.base import ACTOR, Address, Store, Transaction
+from semel.testing.answers import Answers
 from semel.testing.audit import Audit, Violation
 from semel.testing.client import OUTCOMES, Client, Notebook, spell_error
 from semel.testing.faults import (
@@ -79,6 +80,7 @@ class Shape(Struct, frozen=True, kw_only=True):
     models: Mapping[str, Model] = {}
     message: Message | None = None
     outcomes: frozenset[str] = frozenset()
+    has_answers: bool = False
     linger_s: float = 0.0
 
 
@@ -126,6 +128,7 @@ class World:
         self._outside: FaultStore | None = None
         self._start_ms = START_MS
         self._poll_s = shape.limits.poll_ms / 1000
+        self._answers = Answers()
         self._now_s = 0.0
         self._graveyard: list[_Process] = []
         self._writes: list[int] = []
@@ -212,12 +215,13 @@ class World:
         await engine.open()
         client = process.client = Client(engine, self.audit, self._notebook)
         scenario = process.loop.create_task(self._scenario(client))
+        courier = process.loop.create_task(self._answers.serve(engine))
         ends: set[asyncio.Future[Any]] = {scenario, process.closing}
         await asyncio.wait(ends, timeout=POLLS_MAX * self._poll_s, return_when=asyncio.FIRST_COMPLETED)
         if not process.closing.done() and not scenario.done():
             self.audit.report("liveness", f"no outcome in {POLLS_MAX * self._poll_s} s; open: {self.audit.open_work()}")
         is_quiet = scenario.done() and await self._rest(process)
-        for task in (scenario, *process.guests):
+        for task in (scenario, courier, *process.guests):
             task.cancel()
         found = await asyncio.gather(scenario, *process.guests, return_exceptions=True)
         for opened in process.engines:
@@ -311,6 +315,13 @@ class World:
             case "duplicate" if client is not None:
                 self._guest(process, client.again())
                 return True
+            case "answer" if client is not None:
+                self._guest(process, self._answers.give(client.engine))
+                return True
+            case "outside answer":
+                for call in self._answers.calls(process.store.journal_id, process.clock.now_ms()):
+                    self._write_outside(call)
+                return True
             case "stop" if client is not None and (running := self.audit.functions()):
                 self._is_stopped = True
                 for stream in running:
@@ -324,6 +335,12 @@ class World:
                 return True
             case _:
                 return False
+
+    def owe(self, callback_id: str, value: object, *, after_ms: int) -> None:
+        """Somebody outside was given a callback's id."""
+        process = self._process
+        if process is not None and not process.store.is_dead:
+            self._answers.owe(callback_id, value, process.loop.time() + after_ms / 1000)
 
     def _guest(self, process: _Process, request: Coroutine[Any, Any, Any]) -> None:
         process.guests.append(process.loop.create_task(request))
@@ -383,7 +400,7 @@ class World:
 
     def _describe_remains(self) -> str:
         """Everything that the next life depends on: the store, the clocks, and what the outside knows."""
-        outside = (sorted(self._notebook.asked), sorted(self._notebook.acknowledged), self.audit.effects)
+        outside = (sorted(self._notebook.asked), sorted(self._notebook.acknowledged), self.audit.effects, self._answers)
         streams = [trail.stream for _, trail in sorted(self.audit.trails.items())]
         engines = sum(len(process.engines) for process in self._graveyard)  # each took a seed
         known = (self._now_s, self._start_ms, self.audit.workers, streams, outside, engines)
@@ -441,6 +458,21 @@ def _write(store: FaultStore, call: Callable[[Transaction], T]) -> T:
     if transaction.has_writes:
         store.commit(transaction)
     return result
+
+
+def answer(callback_id: str, value: object, *, after_ms: int = 0) -> None:
+    """Say in a step's body that somebody outside got a callback's id, and will settle it `after_ms` later.
+
+    An exception as the value fails the callback. In a World that is remembered over every life of the
+    process; anywhere else nothing happens.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    witness = getattr(loop, "witness", None)
+    if isinstance(witness, World):
+        witness.owe(callback_id, value, after_ms=after_ms)
 
 
 def effect(name: str, key: str = "", *values: Any) -> int:
