@@ -40,6 +40,9 @@ class Arrival(Struct, frozen=True, gc=False):
     error: ErrorData | None = None
 
 
+_SAID = {Action.SUCCEED: Status.SUCCEEDED, Action.FAIL: Status.FAILED}
+
+
 def place_of(stream: Stream, operation: str) -> KeyId:
     """The row that an operation has while it is open."""
     return KeyId(stream.namespace, f"open:{stream.uid}", operation)
@@ -154,8 +157,8 @@ def _refuse(transaction: Transaction, stream: Stream, arrival: Arrival) -> None:
         raise CallbackClosedError(
             f"{_spell(arrival)}: {what}, expected it to run; nobody waits for an outcome any more"
         )
-    same = (operation.result, operation.error) == (arrival.payload, arrival.error)
-    if not same or arrival.action is Action.HEARTBEAT:
+    said = (_SAID.get(arrival.action), arrival.payload, arrival.error)
+    if (operation.status, operation.result, operation.error) != said:
         raise CallbackClosedError(
             f"{_spell(arrival)}: it is {operation.status} already, expected an open one; the first outcome stands"
         )
