@@ -6,7 +6,8 @@ names are followed to functions, classes and module constants of the same packag
 these on, each once. A constant counts by the text that defines it, never by its value now.
 
 What runs elsewhere is not followed: the function that a step is given (`ctx.step(charge, …)`),
-any that is marked with @step, a callback's submitter, and the function of an invoke. Nor is what
+any that is marked with @step, a callback's submitter, the check of a condition, and the function of an
+invoke. Nor is what
 only an object at run time would tell, such as the class behind `order.total()`.
 """
 
@@ -29,7 +30,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 HASH_VERSION: Final = "a2"
-RUNS_ELSEWHERE: Final = frozenset({"step", "wait_for_callback", "invoke"})
+RUNS_ELSEWHERE: Final = frozenset({"step", "wait_for_callback", "wait_for_condition", "invoke"})
 _CONSTANTS: Final = (type(None), bool, int, float, complex, str, bytes, tuple, type(...))
 _DEFINITIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # Where everybody's packages lie side by side: a neighbour there is no part of the program.

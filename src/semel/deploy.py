@@ -46,7 +46,8 @@ def check(
     the operations runs as it does in any replay. "safe": it takes every recorded operation and
     outcome as recorded. "diverges": a worker with this code would park it. "unknown": the function
     is not registered, its arguments cannot be read, or the code raises, blocks, or was given an
-    outcome of other arguments. Raises ValidationError, NotFoundError or StoreError for the store.
+    outcome of other arguments. "pinned": it waits for another version than that at hand. Raises
+    ValidationError, NotFoundError or StoreError for the store.
     """
     if not isinstance(store, str):
         return list(_checked(store, namespace, limits, seconds_max))
@@ -69,7 +70,7 @@ def _checked(reader: Reader, namespace: str, limits: Limits | None, seconds_max:
             stream.uid,
             stream.name,
             stream.key,
-            stream.version,
+            stream.code_version,
             found.verdict,
             found.reason,
             found.operation,
@@ -93,6 +94,10 @@ def _look_at(reader: Reader, stream: Stream, limits: Limits | None, seconds_max:
         spec = REGISTRY.function(stream.name)
     except UnknownHandlerError as error:
         return Finding(Verdict.UNKNOWN, str(error))
+    if stream.is_pinned and stream.version != spec.pinned_version:
+        return Finding(
+            Verdict.PINNED, f"it waits for version {stream.code_version}; this code, {spec.version}, runs others"
+        )
     try:
         records = holding.read(reader, stream)
     except JournalCorruptError as error:

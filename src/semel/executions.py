@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -22,10 +22,24 @@ from semel.journal import executions as journal
 from semel.journal import holding, lifecycle
 from semel.journal.outcomes import outcome_in
 from semel.kernel import values
-from semel.kernel.entry import Controlled, Record, Settled, Status
+from semel.kernel.entry import Control, Controlled, Record, Settled, Status
 from semel.kernel.mailbox import Mailbox
+from semel.runtime.worker import versions_at_hand
 from semel.store import codec
-from semel.store.base import ACTOR, FUNCTION, PARKED, PAUSED, PAUSING, Filter, KeyId, Needs, Reader, Stream, Transaction
+from semel.store.base import (
+    ACTOR,
+    FUNCTION,
+    PARKED,
+    PAUSED,
+    PAUSING,
+    RUNNING,
+    Filter,
+    KeyId,
+    Needs,
+    Reader,
+    Stream,
+    Transaction,
+)
 
 T = TypeVar("T")
 Events = list[Event]
@@ -35,7 +49,8 @@ class ExecutionInfo(Struct, frozen=True):
     """What is known of an execution.
 
     `status` is RUNNING, PAUSING, PAUSED, PARKED, SUCCEEDED, FAILED, STOPPED or TIMED_OUT. `reason` is why
-    it is paused or parked.
+    it is paused or parked. `version` is that of the code it began with; if `is_pinned`, no other may
+    run it, and `waiting_for` is that version while no worker has it.
     """
 
     id: str
@@ -51,6 +66,8 @@ class ExecutionInfo(Struct, frozen=True):
     result: Any = None
     error_type: str = ""
     error_message: str = ""
+    is_pinned: bool = False
+    waiting_for: str = ""
 
 
 class Page(Struct, frozen=True):
@@ -96,7 +113,7 @@ def control_reason(reader: Reader, stream: Stream) -> str:
     # Messages may have arrived since. What was parked had been read from its base.
     for row in reversed(reader.rows(stream.number, first=stream.base)):
         for entry in codec.decode(row.body, stream=row.stream, seq=row.seq).entries:
-            if isinstance(entry, Controlled):
+            if isinstance(entry, Controlled) and entry.action is not Control.UNPIN:
                 return entry.reason
     return ""
 
@@ -189,6 +206,13 @@ class Executions:
         Raises WrongStatusError for one that runs or has ended, NotFoundError.
         """
         return await self._control(lifecycle.resume, which, function=function, reason=reason)
+
+    async def unpin(self, which: str, *, function: str | None = None, reason: str = "") -> ExecutionInfo:
+        """Let a pinned execution go on under whatever version of its function there is; its replay is checked.
+
+        One that is not pinned stays as it is. Raises WrongStatusError for one that has ended, NotFoundError.
+        """
+        return await self._control(lifecycle.unpin, which, function=function, reason=reason)
 
     async def delete(self, which: str, *, function: str | None = None) -> ExecutionInfo:
         """Remove an execution that has ended, and its history. Returns what there was of it.
@@ -283,6 +307,12 @@ def _described(reader: Reader, stream: Stream, settled: Settled | None) -> Execu
     return _info(stream, error_type=settled.error.type, error_message=settled.error.message)
 
 
+def waiting_for(stream: Stream, versions: Collection[str]) -> str:
+    """The version that a pinned execution waits for: the one it began with, if it is not among those there are."""
+    is_waiting = stream.is_pinned and stream.status == RUNNING and stream.holder is None
+    return stream.code_version if is_waiting and stream.version not in versions else ""
+
+
 def _info(stream: Stream, **more: Any) -> ExecutionInfo:
     return ExecutionInfo(
         stream.uid,
@@ -293,7 +323,9 @@ def _info(stream: Stream, **more: Any) -> ExecutionInfo:
         stream.ended_ms,
         stream.wake_ms,
         stream.holder,
-        stream.version,
+        stream.code_version,
+        is_pinned=stream.is_pinned,
+        waiting_for=waiting_for(stream, versions_at_hand([stream.name])) if stream.is_pinned else "",
         **more,
     )
 

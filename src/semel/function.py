@@ -15,7 +15,7 @@ from msgspec import Struct
 from semel.code import code_hash
 from semel.errors import UnknownHandlerError, ValidationError
 from semel.kernel.entry import EXECUTION_MS_MAX, Effect
-from semel.kernel.ids import check_name
+from semel.kernel.ids import PINNED, check_name
 from semel.kernel.values import register_annotations
 from semel.retry import DEFAULT, NEVER, Retry
 
@@ -65,12 +65,14 @@ class FunctionSpec:
         timeout_ms: int | None = None,
         retention_ms: int | None = None,
         is_plain: bool = False,
+        is_pinned: bool = False,
     ) -> None:
         self.name = name
         self.function = function
         self.timeout_ms = timeout_ms
         self.retention_ms = retention_ms
         self.is_plain = is_plain
+        self.is_pinned = is_pinned
         self.is_async = inspect.iscoroutinefunction(function)
         code = inspect.unwrap(function).__code__
         self.source = f"{code.co_filename}:{code.co_firstlineno}"
@@ -81,6 +83,16 @@ class FunctionSpec:
         if self._version is None:
             self._version = f"{self.name}@{code_hash(self.function)}"
         return self._version
+
+    @property
+    def pinned_version(self) -> str:
+        """The version as the row of a pinned execution has it."""
+        return self.version + PINNED
+
+    @property
+    def stream_version(self) -> str:
+        """The version as the row of an execution that begins now has it."""
+        return self.pinned_version if self.is_pinned else self.version
 
 
 class Registry:
@@ -146,7 +158,7 @@ def public_name(thing: Callable[..., Any] | type) -> str:
 def durable_function(function: F, /) -> F: ...
 @overload
 def durable_function(
-    *, name: str | None = None, timeout_ms: int | None = None, retention_ms: int | None = None
+    *, name: str | None = None, timeout_ms: int | None = None, retention_ms: int | None = None, pin: bool = False
 ) -> Callable[[F], F]: ...
 def durable_function(
     function: Any = None,
@@ -155,20 +167,24 @@ def durable_function(
     name: str | None = None,
     timeout_ms: int | None = None,
     retention_ms: int | None = None,
+    pin: bool = False,
 ) -> Any:
     """Make `function(ctx, *arguments)` durable, under its qualified name or `name`.
 
     `async def` runs on the body loop, `def` in a thread. An execution that has no outcome after
     `timeout_ms` ends TIMED_OUT; a start may set another time. One that has ended is kept for
-    `retention_ms`, or as `Limits` says. Raises ValidationError if the name is taken by other code.
-    The function itself is returned unchanged.
+    `retention_ms`, or as `Limits` says. `pin`: an execution runs under the version of the code that it
+    began with and no other, and waits while no worker has that. Raises ValidationError if the name is
+    taken by other code. The function itself is returned unchanged.
     """
     check_timeout(timeout_ms)
     if retention_ms is not None and (not isinstance(retention_ms, int) or retention_ms is True or retention_ms < 0):
         raise ValidationError(f"retention_ms: found {retention_ms!r}, expected a whole number, 0 or more, or None")
 
     def register(target: F) -> F:
-        return _register("durable_function", target, name, timeout_ms=timeout_ms, retention_ms=retention_ms)
+        return _register(
+            "durable_function", target, name, timeout_ms=timeout_ms, retention_ms=retention_ms, is_pinned=pin
+        )
 
     return register if function is None else register(function)
 
@@ -210,16 +226,16 @@ def _register(decorator: str, target: F, name: str | None, **options: Any) -> F:
 
 
 def invoked(function: Callable[..., Any] | str) -> tuple[str, str]:
-    """The name and version of a function that is to be invoked.
+    """The name of a function that is to be invoked, and the version that its execution's row is to have.
 
     A name that this process does not know may be another worker's: the execution waits for it. Raises
     ValidationError for no name, UnknownHandlerError for a function that is not registered.
     """
     if isinstance(function, str):
         known = REGISTRY.functions.get(check_name("invoke function", function))
-        return function, "" if known is None else known.version
+        return function, "" if known is None else known.stream_version
     spec = function_spec(function)
-    return spec.name, spec.version
+    return spec.name, spec.stream_version
 
 
 def _check_function(decorator: str, target: object) -> None:

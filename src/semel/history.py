@@ -91,7 +91,7 @@ def _events(entry: Entry, before: Operation | None) -> list[tuple[str, dict[str,
         case InvocationEnded():
             return [("InvocationCompleted", {"attempt": entry.invocation} | _error(entry.error))]
         case Controlled():
-            verb = {"pause": "Paused", "resume": "Resumed", "park": "Parked"}[entry.action.value]
+            verb = {"pause": "Paused", "resume": "Resumed", "park": "Parked", "unpin": "Unpinned"}[entry.action.value]
             return [(f"Execution{verb}", {"error_message": entry.reason} if entry.reason else {})]
         case _:
             return []

@@ -104,7 +104,7 @@ class Starter:
             uid,
             services.payload(f"arguments of {spec.name!r}", [*arguments]),
             values.fingerprint([*arguments]),
-            spec.version,
+            spec.stream_version,
             now_ms,
             retention_of(spec.name, services.limits),
             worker.id if worker.has_room else None,

@@ -9,6 +9,7 @@ import msgspec
 from semel.errors import ValidationError
 from semel.function import function_spec
 from semel.kernel import values
+from semel.runtime.worker import versions_at_hand
 
 if TYPE_CHECKING:
     from semel.engine import Engine
@@ -18,7 +19,8 @@ async def serve(engine: Engine, method: str, arguments: dict[str, Any]) -> Any:
     """Answer one request. Raises SemelError; ValidationError for a method there is not.
 
     run: {function, arguments (encoded tuple), key} → encoded outcome.
-    stop, resume: {id, function, reason} → the execution's description as a mapping of bytes and text.
+    stop, resume, unpin: {id, function, reason} → the execution's description as a mapping of bytes and text.
+    versions: {functions (encoded names)} → encoded: the versions of them that are here, as pinned executions have them.
     ping: {} → the number of executions and actors that run here.
     """
     match method:
@@ -29,8 +31,10 @@ async def serve(engine: Engine, method: str, arguments: dict[str, Any]) -> Any:
                 raise ValidationError(f"request 'run': its arguments are {type(given).__name__}, expected a tuple")
             execution = await engine.start_spec(spec, tuple(given), key=arguments.get("key"))
             return values.encode(await execution.result())
-        case "stop" | "resume":
-            act = engine.executions.stop if method == "stop" else engine.executions.resume
+        case "versions":
+            return values.encode(versions_at_hand(list(values.decode(_needed(arguments, "functions")))))
+        case "stop" | "resume" | "unpin":
+            act = getattr(engine.executions, method)
             info = await act(
                 _text(arguments, "id"), function=arguments.get("function"), reason=str(arguments.get("reason") or "")
             )
@@ -38,7 +42,7 @@ async def serve(engine: Engine, method: str, arguments: dict[str, Any]) -> Any:
         case "ping":
             return {"running": engine.running_count}
         case _:
-            raise ValidationError(f"request {method!r}: expected run, stop, resume or ping")
+            raise ValidationError(f"request {method!r}: expected run, stop, resume, unpin, versions or ping")
 
 
 def _needed(arguments: dict[str, Any], name: str) -> Any:

@@ -211,6 +211,7 @@ class Executions:
         self.stop = thread.blocking(inner.stop)
         self.pause = thread.blocking(inner.pause)
         self.resume = thread.blocking(inner.resume)
+        self.unpin = thread.blocking(inner.unpin)
         self.delete = thread.blocking(inner.delete)
         self.forget_key = thread.blocking(inner.forget_key)
 

@@ -25,3 +25,13 @@ if DEPLOYED != "gone":
         await ctx.step(reserve, n, name="book" if DEPLOYED == "renamed" else "reserve", retry=Retry(attempts=1))
         await ctx.wait(days=1, name="night")
         return await ctx.step(ship, n)
+
+
+LONG_MS = 300
+
+if DEPLOYED != "gone":
+
+    @durable_function(name="deployed-pinned", pin=True)
+    async def pinned(ctx, n: int) -> int:
+        await ctx.wait(ms=LONG_MS, name="night")
+        return n

@@ -92,3 +92,57 @@ def test_what_is_not_there_is_said(semel_command, database):
 
 def test_a_module_that_is_not_there_is_said(semel_command, orders):
     assert semel_command("check", "tests.cli.nowhere", "--against", orders).exit_code == 3
+
+
+@pytest.fixture
+def pinned(database):
+    """A store with a pinned execution that waits; its version."""
+
+    async def fill():
+        async with semel.Engine(f"sqlite:///{database}") as engine:
+            execution = await engine.start(deployed.pinned, 1, key="k")
+            while engine.running_count:
+                await asyncio.sleep(0.01)
+            return (await engine.executions.get(execution.id)).version
+
+    return asyncio.run(fill())
+
+
+def test_what_is_pinned_to_other_code_is_no_problem_of_this_code(semel_command, database, pinned, monkeypatch):
+    monkeypatch.setattr(deployed.pinned.__semel_function__, "_version", "deployed-pinned@a2:other")
+    answer = semel_command("check", MODULE, "--against", f"sqlite:///{database}", "-o", "json")
+    assert (answer.exit_code, json.loads(answer.stdout)["counts"]) == (0, {"pinned": 1})
+
+
+def test_a_pinned_execution_that_no_engine_can_run_is_shown_as_waiting_and_can_be_let_go(semel_command, pinned):
+    listed = semel_command("executions", "list")
+    assert f"RUNNING, waits for version {pinned}" in listed.stdout
+    (item,) = json.loads(semel_command("executions", "list", "-o", "json").stdout)["items"]
+    assert (item["status"], item["is_pinned"], item["waiting_for"], item["version"]) == (
+        "RUNNING",
+        True,
+        pinned,
+        pinned,
+    )
+    shown = semel_command("executions", "get", "k", "--function", "deployed-pinned")
+    assert pinned in shown.stdout
+    assert f"semel executions unpin {item['id']}" in shown.stderr
+    doctor = semel_command("doctor", "-o", "json")
+    (finding,) = [found for found in json.loads(doctor.stdout) if found["check"] == "versions"]
+    assert (finding["verdict"], pinned in finding["detail"]) == ("warn", True)
+
+    answer = semel_command("executions", "unpin", item["id"], "--reason", "gone", "-o", "json")
+    after = json.loads(answer.stdout)
+    assert (answer.exit_code, after["is_pinned"], after["waiting_for"], after["version"]) == (0, False, "", pinned)
+    assert "waits for version" not in semel_command("executions", "list").stdout
+    assert '"versions"' not in semel_command("doctor", "-o", "json").stdout
+
+
+def test_the_engine_that_owns_the_file_says_which_versions_it_has(semel_command, database, pinned):
+    async def look():
+        async with semel.Engine(f"sqlite:///{database}"):
+            listed = await asyncio.to_thread(semel_command, "executions", "list", "-o", "json")
+            return json.loads(listed.stdout)["items"][0]
+
+    item = asyncio.run(look())
+    assert (item["is_pinned"], item["waiting_for"]) == (True, "")

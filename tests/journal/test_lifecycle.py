@@ -254,3 +254,42 @@ def test_J4_who_has_lost_the_stream_cannot_park_it(journal: Journal) -> None:
                 transaction, Lease(stream.number, 99, WORKER), reason="", now_ms=RETENTION_MS
             )
         )
+
+
+def unpin(journal: Journal, stream: Stream, *, now_ms: int = 5_000) -> Stream:
+    return control(journal, lifecycle.unpin, stream, now_ms=now_ms)
+
+
+def test_an_execution_is_unpinned_once_and_keeps_its_holder_and_epoch(journal: Journal) -> None:
+    held = journal.start(worker=WORKER, version="pay@a2:1!").stream
+    assert (held.is_pinned, held.code_version) == (True, "pay@a2:1")
+    assert journal.operations(held.number)[held.uid].version == "pay@a2:1"
+    free = unpin(journal, held)
+    assert (free.version, free.holder, free.epoch, free.wake_ms) == ("pay@a2:1", WORKER, held.epoch, None)
+    assert journal.entries(held.number)[-1] == Controlled(Control.UNPIN, "ann")
+    assert unpin(journal, free) == free
+    journal.advance(holding.lease_of(held), do("1", STEP, SUCCEED, 6_000), now_ms=6_000, then=Then.RELEASE)
+    assert journal.stream(held.number).version == "pay@a2:1"
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "PAUSED"])
+def test_G8_unpinning_changes_no_deadline(journal: Journal, status: str) -> None:
+    stream = journal.start(version="pay@a2:1!", due_ms=9_000).stream
+    if status == "PAUSED":
+        pause(journal, stream, now_ms=3_000)
+    free = unpin(journal, stream, now_ms=4_000)
+    assert (free.status, free.is_pinned) == (status, False)
+    if status == "PAUSED":
+        resume(journal, stream, now_ms=5_000)
+    due_ms = 11_000 if status == "PAUSED" else 9_000
+    assert time_out(journal, stream, now_ms=due_ms - 1).due_ms == due_ms
+    assert journal.operations(stream.number)[stream.uid].due_ms == due_ms
+
+
+def test_one_that_has_ended_or_is_gone_cannot_be_unpinned(journal: Journal) -> None:
+    stream = journal.start(version="pay@a2:1!").stream
+    control(journal, lifecycle.stop, stream, now_ms=2_000)
+    with pytest.raises(WrongStatusError, match="be unpinned"):
+        unpin(journal, stream)
+    with pytest.raises(NotFoundError):
+        journal.do(lambda transaction: lifecycle.unpin(transaction, 99, reason="", now_ms=1))

@@ -1,9 +1,11 @@
 """Durable functions whose code changes while the process is down: before and after, told apart by ctx.patched."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 from semel import Context, Limits, SyncContext, durable_function
+from semel.errors import NotFoundError, WrongStatusError
 from semel.testing import Client, Shape
 from tests.simulation.function_shapes import add, plain, slow
 
@@ -70,12 +72,34 @@ def sync_patched(ctx: SyncContext) -> int:
     return n
 
 
+@durable_function(name="sim.pinned", pin=True)
+async def pinned(ctx: Context) -> int:
+    n = await ctx.step(add, 1, 1)
+    await ctx.wait(ms=50)
+    n = await ctx.step(add, n, 100)
+    await ctx.wait(ms=50)
+    return await ctx.step(plain, n)
+
+
+async def unpinned(client: Client) -> Any:
+    """Let go at any moment of its life, and again in each life of the process."""
+
+    async def let_go() -> None:
+        await asyncio.sleep(0.07)
+        with contextlib.suppress(WrongStatusError, NotFoundError):
+            await client.engine.executions.unpin("k", function="sim.pinned")
+
+    found, _ = await asyncio.gather(client.run(pinned, key="k"), let_go())
+    return found
+
+
 # What the new code makes of a run that the old one began.
 SHAPES: dict[str, tuple[Any, frozenset[str]]] = {
     "patched": (patched, frozenset({"returned 1007"})),
     "patched beside": (patched_beside, frozenset({"returned [1002, 1004]"})),
     "patched before a wait": (patched_before_wait, frozenset({"returned 1004"})),
     "sync patched": (sync_patched, frozenset({"returned 1002"})),
+    "pinned": (pinned, frozenset()),
 }
 
 
@@ -84,6 +108,10 @@ def patch_shapes() -> list[Shape]:
     for name, (function, outcomes) in SHAPES.items():
         for variant, limits in {name: Limits(), f"{name}, evicted": Limits(residents_max=0)}.items():
             shapes.append(Shape(name=variant, scenario=one_run(function), limits=limits, outcomes=outcomes))
+    shapes.extend(
+        Shape(name=name, scenario=unpinned, limits=limits)
+        for name, limits in {"unpinned": Limits(), "unpinned, evicted": Limits(residents_max=0)}.items()
+    )
     return [shape for shape in shapes if shape.name != "sync patched, evicted"]  # it is never resident
 
 

@@ -214,6 +214,29 @@ class TestDue:
         assert store.next_wake(names=('od"d', "ship")) == 2
         assert store.next_wake(names=("unknown",)) is None
 
+    def test_a_pinned_stream_is_due_for_its_version_only(self, store: Store) -> None:
+        pinned = due(store, 1, name="pay", version="pay@a2:1!")
+        other = due(store, 2, name="pay", version="pay@a2:2!")
+        free = due(store, 3, name="pay", version="pay@a2:1")
+        assert store.due(9, limit=10) == [pinned, other, free]
+        assert store.due(9, limit=10, names=("pay",)) == [free]
+        assert store.due(9, limit=10, names=("pay",), versions=("pay@a2:1!",)) == [pinned, free]
+        assert store.due(9, limit=10, names=("ship",), versions=("pay@a2:1!",)) == []
+        assert store.next_wake() == 1
+        assert store.next_wake(names=("pay",)) == 3
+        assert store.next_wake(names=("pay",), versions=("pay@a2:2!", "ship@a2:1!")) == 2
+
+    def test_the_functions_with_pinned_executions_are_known(self, store: Store) -> None:
+        assert store.pinned() == []
+        due(store, 1, name="free", version="free@a2:1")
+        ends = due(store, None, name="ship", version="ship@a2:1!")
+        let_go = due(store, 1, name="pay", version="pay@a2:1!")
+        due(store, 1, name="pay", version="pay@a2:2!")
+        assert store.pinned() == ["pay", "ship"]
+        write(store, lambda t: t.put(replace(ends, status="SUCCEEDED", ended_ms=5)))
+        write(store, lambda t: t.put(replace(let_go, version="pay@a2:1")))
+        assert store.pinned() == ["pay"]
+
     def test_the_next_wake_is_the_earliest_of_those_nobody_holds(self, store: Store) -> None:
         assert store.next_wake() is None
         due(store, None)

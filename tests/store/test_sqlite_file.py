@@ -30,7 +30,7 @@ from semel.store.sqlite_file import (
 )
 from tests.store.backends import a_key, created, key_id, new_actor, write
 
-NEWEST = 2  # the number of the last schema file
+NEWEST = sum(1 for _ in (Path(sql.__file__).parent / "schema").glob("*.sql"))
 NEVER_CHANGES = {"number", "uid", "namespace", "type", "name", "key", "origin", "created_ms"}
 
 
@@ -105,8 +105,9 @@ def test_every_field_of_a_stream_is_a_column_and_only_names_are_fixed(tmp_path: 
 @pytest.mark.parametrize(
     ("statement", "bindings", "index"),
     [
-        (sql.DUE, {"now": 1, "names": None, "limit": 1}, "stream_wake"),
-        (sql.NEXT_WAKE, {"after": 5, "names": None}, "stream_wake"),
+        (sql.DUE, {"now": 1, "names": None, "versions": None, "limit": 1}, "stream_wake"),
+        (sql.NEXT_WAKE, {"after": 5, "names": None, "versions": None}, "stream_wake"),
+        (sql.PINNED_NAMES, (), "stream_pinned"),
         (sql.HELD_BY, ("w",), "stream_holder"),
         (sql.DEAD_WORKERS, (1,), "stream_holder"),
         (sql.STREAM_BY_UID, ("u",), "stream_uid"),

@@ -6,6 +6,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from msgspec import Struct, structs
 
 from semel.cli.location import path_of, reading, store_option
 from semel.cli.output import output_option, say, show_rows
+from semel.cli.pins import versions_of_owner
 from semel.cli.wakeups import Scan, scan
 from semel.errors import SemelError, StoreError
 
@@ -131,6 +133,7 @@ def _file(store: str, path: str, modules: tuple[str, ...]) -> Iterator[Finding]:
         yield Finding("journal", FAIL, str(error))
         return
     yield from journal(found, now_ms=time.time_ns() // 1_000_000)
+    yield from _pinned(found, path)
     if modules:
         yield from _handlers(found, modules)
 
@@ -149,6 +152,22 @@ def _owner(path: str) -> Finding:
             "owner", WARN, f"process {owner.pid} does not listen on {owner.socket!r}; commands cannot write beside it"
         )
     return Finding("owner", OK, f"process {owner.pid}, listening on {owner.socket!r}")
+
+
+def _pinned(found: Scan, path: str) -> Iterator[Finding]:
+    """The versions that pinned executions wait for, because the owner of the file does not have them."""
+    from semel.executions import waiting_for
+
+    versions = versions_of_owner(path, found.pinned)
+    waiting = Counter(version for stream in found.pinned if (version := waiting_for(stream, versions)))
+    if waiting:
+        counts = ", ".join(f"{count} for {version}" for version, count in sorted(waiting.items())[:SHOWN_MAX])
+        yield Finding(
+            "versions",
+            WARN,
+            f"{waiting.total()} pinned executions wait for a version that no engine on the file has: {counts}; "
+            f"run one with that code, or `semel executions unpin ID` after `semel check`",
+        )
 
 
 def journal(found: Scan, *, now_ms: int) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -10,8 +11,9 @@ import msgspec
 
 from semel.cli.location import existing_path, namespace_option, reading, store_option
 from semel.cli.output import JSON, output_option, say, show_fields, show_json, show_rows
+from semel.cli.pins import versions_of_owner
 from semel.cli.plain import stored
-from semel.executions import ExecutionInfo, control_reason, find, read_all
+from semel.executions import ExecutionInfo, control_reason, find, read_all, waiting_for
 from semel.history import render
 from semel.journal.outcomes import outcome_in
 from semel.kernel.entry import Record, RetryScheduled, Settled, Started, TurnEnded
@@ -47,10 +49,14 @@ def list_command(
     with reading(store) as reader:
         streams = reader.list(Filter(FUNCTION, namespace, function, status, after, limit))
     following = streams[-1].number if len(streams) == limit else None
-    rows = [_fields(stream) for stream in streams]
+    versions = versions_of_owner(existing_path(store), streams)
+    rows = [_fields(stream, versions) for stream in streams]
     if output == JSON:
         show_json({"items": rows, "next": following})
         return
+    for row in rows:
+        if row["waiting_for"]:
+            row["status"] = f"{row['status']}, waits for version {row['waiting_for']}"
     show_rows(rows, columns=_LIST_COLUMNS, output=output)
     if following is not None:
         say(f"there may be more: --after {following}")
@@ -66,7 +72,13 @@ def get(which: str, *, function: str | None, store: str, namespace: str, output:
     """Show one execution with its outcome, or why it is parked."""
     with reading(store) as reader:
         stream = find(reader, which, namespace=namespace, function=function)
-        show_fields(_described(reader, stream), output=output)
+        fields = _described(reader, stream, store)
+    show_fields(fields, output=output)
+    if fields["waiting_for"]:
+        say(
+            f"it is pinned and waits for version {fields['waiting_for']}: run an engine with that code on the file, "
+            f"or let it go on under the code that is there, checked by its replay: semel executions unpin {stream.uid}"
+        )
 
 
 @executions.command()
@@ -119,6 +131,22 @@ def resume(which: str, *, function: str | None, reason: str, store: str, namespa
     show_fields(info, output=output)
 
 
+@executions.command()
+@which_argument
+@function_option
+@reason_option
+@store_option
+@namespace_option
+@output_option
+def unpin(which: str, *, function: str | None, reason: str, store: str, namespace: str, output: str) -> None:
+    """Let a pinned execution go on under whatever version of its function there is. Its replay is checked.
+
+    Look first whether it would diverge: semel check. One that is not pinned stays as it is.
+    """
+    info = _change("unpin", which, function=function, reason=reason, store=store, namespace=namespace)
+    show_fields(info, output=output)
+
+
 def _change(
     method: str, which: str, *, function: str | None, reason: str, store: str, namespace: str
 ) -> dict[str, Any]:
@@ -132,18 +160,17 @@ def _change(
     if call(path, method, request, timeout_ms=60_000) is None:
         asyncio.run(_change_here(method, stream.uid, reason=reason, store=store, namespace=namespace))
     with reading(store) as reader:
-        return _described(reader, find(reader, stream.uid, namespace=namespace, function=None))
+        return _described(reader, find(reader, stream.uid, namespace=namespace, function=None), store)
 
 
 async def _change_here(method: str, uid: str, *, reason: str, store: str, namespace: str) -> None:
     from semel.engine import Engine
 
     async with Engine(store, namespace=namespace) as engine:
-        act = engine.executions.stop if method == "stop" else engine.executions.resume
-        await act(uid, reason=reason)
+        await getattr(engine.executions, method)(uid, reason=reason)
 
 
-def _fields(stream: Stream) -> dict[str, Any]:
+def _fields(stream: Stream, versions: Sequence[str]) -> dict[str, Any]:
     info = ExecutionInfo(
         stream.uid,
         stream.name,
@@ -153,7 +180,9 @@ def _fields(stream: Stream) -> dict[str, Any]:
         stream.ended_ms,
         stream.wake_ms,
         stream.holder,
-        stream.version,
+        stream.code_version,
+        is_pinned=stream.is_pinned,
+        waiting_for=waiting_for(stream, versions),
     )
     fields = msgspec.structs.asdict(info)
     for name in ("reason", "result", "error_type", "error_message"):
@@ -161,9 +190,9 @@ def _fields(stream: Stream) -> dict[str, Any]:
     return fields
 
 
-def _described(reader: Reader, stream: Stream) -> dict[str, Any]:
+def _described(reader: Reader, stream: Stream, store: str) -> dict[str, Any]:
     """An execution with its outcome as plain values: the classes of its program are not here."""
-    fields = _fields(stream)
+    fields = _fields(stream, versions_of_owner(existing_path(store), [stream]))
     if stream.status == PARKED:
         return fields | {"reason": control_reason(reader, stream)}
     settled = outcome_in(reader, stream)

@@ -26,6 +26,7 @@ class Scan(Struct):
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     handlers: Counter[tuple[str, str]] = field(default_factory=Counter)
     parked: list[str] = field(default_factory=list)
+    pinned: list[Stream] = field(default_factory=list)
     sleepers: list[tuple[str, str]] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
     held: int = 0
@@ -41,6 +42,8 @@ def scan(reader: Reader) -> Scan:
         found.newest_ms = max(found.newest_ms, stream.time_ms)
         if stream.status == PARKED:
             found.parked.append(stream.uid)
+        if stream.is_pinned and stream.ended_ms is None:
+            found.pinned.append(stream)
         if stream.status != RUNNING:
             continue
         found.handlers[stream.type, stream.name] += 1

@@ -16,7 +16,8 @@ from semel.store.base import FUNCTION, RUNNING, Key, KeyId, Reader, Stream, Tran
 class StartRequest(Struct, frozen=True, gc=False):
     """A request to run a function under a key. `worker` holds the new stream at once, or None.
 
-    `due_ms` is the deadline of an execution that it makes: one that is there keeps its own.
+    `version` ends with PINNED if the execution is to be pinned. `due_ms` is the deadline of an execution
+    that it makes: one that is there keeps its own.
     """
 
     namespace: str
@@ -105,7 +106,7 @@ def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, co
         request.uid,
         Kind.EXECUTION,
         name=request.key,
-        version=request.version,
+        version=stream.code_version,
         payload=request.payload,
         fingerprint=request.fingerprint,
         source=request.source,

@@ -19,13 +19,21 @@ def lease_of(stream: Stream) -> Lease:
     return Lease(stream.number, stream.epoch, stream.holder)
 
 
-def claim(transaction: Transaction, worker: str, *, now_ms: int, limit: int, names: Collection[str]) -> list[Stream]:
-    """Take up to `limit` streams that are due and whose code is among `names`.
+def claim(
+    transaction: Transaction,
+    worker: str,
+    *,
+    now_ms: int,
+    limit: int,
+    names: Collection[str],
+    versions: Collection[str] = (),
+) -> list[Stream]:
+    """Take up to `limit` streams that are due and whose code is among `names`, and if pinned, among `versions`.
 
     Each gets a new epoch, so that its former holder may write no more.
     """
     claimed = []
-    for candidate in transaction.store.due(now_ms, limit=limit, names=tuple(names)):
+    for candidate in transaction.store.due(now_ms, limit=limit, names=tuple(names), versions=tuple(versions)):
         stream = transaction.stream(candidate.number)
         if stream is None or not is_due(stream, now_ms):
             continue

@@ -1,4 +1,4 @@
-"""What may be done to an execution from outside: pause, resume, stop, delete, and the end of its time.
+"""What may be done to an execution from outside: pause, resume, unpin, stop, delete, and the end of its time.
 
 All of it is control: it needs no lease (J5) and, except a pause, takes the stream from its holder
 by the next epoch (R3). A pause lets the holder record what its running steps did. What the
@@ -82,6 +82,21 @@ def park(transaction: Transaction, lease: Lease, *, reason: str, now_ms: int) ->
     time_ms = max(now_ms, stream.time_ms)
     entry = Controlled(Control.PARK, reason)
     return _write(transaction, stream, (entry,), time_ms, lease=lease, epoch=stream.epoch + 1, status=PARKED, **_UNHELD)
+
+
+def unpin(transaction: Transaction, number: int, *, reason: str, now_ms: int) -> Stream:
+    """Let any worker that has the function go on with a pinned execution; its replay is checked like any.
+
+    One that is not pinned stays as it is. Raises WrongStatusError for one that has ended, NotFoundError.
+    """
+    stream = _found(transaction, number)
+    if stream.ended_ms is not None:
+        raise WrongStatusError(stream.key, "be unpinned", stream.status, "one that has not ended")
+    if not stream.is_pinned:
+        return stream
+    time_ms = max(now_ms, stream.time_ms)
+    entry = Controlled(Control.UNPIN, reason, due_ms=deadline_of(transaction, stream).due_ms)
+    return _write(transaction, stream, (entry,), time_ms, epoch=stream.epoch, version=stream.code_version)
 
 
 def stop(transaction: Transaction, number: int, *, reason: str, now_ms: int) -> Stream:

@@ -64,6 +64,7 @@ class Control(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     PARK = "park"
+    UNPIN = "unpin"
 
 
 class Payload(
@@ -249,7 +250,7 @@ _CONTROL_FIELDS = {"action": "a", "reason": "r", "actor": "w", "due_ms": "u", "o
 
 
 class Controlled(Struct, frozen=True, gc=False, omit_defaults=True, tag="C", tag_field="_", rename=_CONTROL_FIELDS):
-    """A person or program paused, resumed or parked the stream, and why.
+    """A person or program paused, resumed, parked or unpinned the stream, and why.
 
     `due_ms` is the execution's deadline from here on: none while its clock is held.
     """

@@ -16,6 +16,7 @@ from semel.errors import ValidationError
 OPERATION_ID_LENGTH_MAX: Final = 64
 KEY_BYTES_MAX: Final = 255
 NAME_BYTES_MAX: Final = 255
+PINNED: Final = "!"  # how the version of a pinned execution ends: no version of code does
 UID_ENTROPY_BYTES: Final = 10
 _SEAL_BYTES: Final = 12
 _TIME_MASK: Final = (1 << 48) - 1

@@ -111,8 +111,14 @@ class Worker:
         names = tuple(REGISTRY.functions) + tuple(REGISTRY.actors)
 
         def call(transaction: Transaction) -> Claimed:
-            streams = holding.claim(transaction, self.id, now_ms=now_ms, limit=room, names=names) if room else []
-            return Claimed(streams, transaction.store.next_wake(names=names, after_ms=now_ms))
+            store = transaction.store
+            versions = versions_at_hand(store.pinned())
+            streams = (
+                holding.claim(transaction, self.id, now_ms=now_ms, limit=room, names=names, versions=versions)
+                if room
+                else []
+            )
+            return Claimed(streams, store.next_wake(names=names, versions=versions, after_ms=now_ms))
 
         def done(claimed: Claimed | None, error: BaseException | None) -> None:
             self._is_looking = False
@@ -340,3 +346,8 @@ class Worker:
         self._alarm.stop()
         if self._lease_timer is not None:
             self._lease_timer.cancel()
+
+
+def versions_at_hand(names: list[str]) -> list[str]:
+    """The versions of the functions that this process has of those named, as pinned executions have them."""
+    return [REGISTRY.functions[name].pinned_version for name in names if name in REGISTRY.functions]

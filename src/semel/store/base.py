@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from semel.errors import ConflictError, LeaseLost
+from semel.kernel.ids import PINNED
 
 T = TypeVar("T")
 
@@ -75,6 +76,16 @@ class Stream(Struct, frozen=True, gc=False):
     @property
     def address(self) -> Address:
         return Address(self.namespace, self.type, self.name, self.key)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether only the version that it began with may run it."""
+        return self.version.endswith(PINNED)
+
+    @property
+    def code_version(self) -> str:
+        """The version of the code that it began with."""
+        return self.version.removesuffix(PINNED)
 
 
 class KeyId(Struct, frozen=True, gc=False):
@@ -187,15 +198,24 @@ class Reader(Protocol):
         """The journal row whose first seq is `seq`."""
         ...
 
-    def due(self, now_ms: int, *, limit: int, names: Sequence[str] | None = None) -> list[Stream]:
+    def due(
+        self, now_ms: int, *, limit: int, names: Sequence[str] | None = None, versions: Sequence[str] = ()
+    ) -> list[Stream]:
         """Unheld streams with `wake_ms` at or before `now_ms`, longest due first.
 
-        `names` is the functions and actor types that the caller can run; None means all.
+        `names` is the functions and actor types that the caller can run; None means all. Of a pinned
+        stream its `version`, too, must be among `versions`.
         """
         ...
 
-    def next_wake(self, *, names: Sequence[str] | None = None, after_ms: int = -1) -> int | None:
-        """The earliest `wake_ms` after `after_ms` of any unheld stream, of code among `names` unless that is None."""
+    def next_wake(
+        self, *, names: Sequence[str] | None = None, versions: Sequence[str] = (), after_ms: int = -1
+    ) -> int | None:
+        """The earliest `wake_ms` after `after_ms` of any unheld stream, of code that the caller can run as in `due`."""
+        ...
+
+    def pinned(self) -> list[str]:
+        """The functions that have pinned executions without an outcome, each once."""
         ...
 
     def held_by(self, worker: str) -> list[Stream]: ...

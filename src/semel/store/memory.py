@@ -36,6 +36,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 Streams = list[Stream]
+Names = list[str]
 
 
 class MemoryData:
@@ -85,18 +86,22 @@ class MemoryStore:
         rows = self._open_data().rows.get(stream, [])
         return next((row for row in reversed(rows) if row.seq == seq), None)
 
-    def due(self, now_ms: int, *, limit: int, names: Sequence[str] | None = None) -> Streams:
+    def due(
+        self, now_ms: int, *, limit: int, names: Sequence[str] | None = None, versions: Sequence[str] = ()
+    ) -> Streams:
         due = [
             (stream.wake_ms, stream.number, stream)
             for stream in self._all_streams()
             if stream.wake_ms is not None
             and stream.wake_ms <= now_ms
             and stream.holder is None
-            and (names is None or stream.name in names)
+            and _is_runnable(stream, names, versions)
         ]
         return [stream for _, _, stream in sorted(due)[:limit]]
 
-    def next_wake(self, *, names: Sequence[str] | None = None, after_ms: int = -1) -> int | None:
+    def next_wake(
+        self, *, names: Sequence[str] | None = None, versions: Sequence[str] = (), after_ms: int = -1
+    ) -> int | None:
         return min(
             (
                 stream.wake_ms
@@ -104,10 +109,13 @@ class MemoryStore:
                 if stream.wake_ms is not None
                 and stream.wake_ms > after_ms
                 and stream.holder is None
-                and (names is None or stream.name in names)
+                and _is_runnable(stream, names, versions)
             ),
             default=None,
         )
+
+    def pinned(self) -> Names:
+        return sorted({s.name for s in self._all_streams() if s.is_pinned and s.ended_ms is None})
 
     def held_by(self, worker: str) -> Streams:
         return sorted((s for s in self._all_streams() if s.holder == worker), key=attrgetter("number"))
@@ -209,6 +217,12 @@ class MemoryStore:
             error.definite = True
             raise error
         return self.data
+
+
+def _is_runnable(stream: Stream, names: Sequence[str] | None, versions: Sequence[str]) -> bool:
+    if names is None:
+        return True
+    return stream.name in names and (not stream.is_pinned or stream.version in versions)
 
 
 def _check(data: MemoryData, transaction: Transaction) -> None:

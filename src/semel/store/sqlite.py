@@ -61,13 +61,21 @@ class SqliteReader:
     def row_at(self, stream: int, seq: int) -> Row | None:
         return _only(self._read(sql.ROW_AT, (stream, seq)), _row)
 
-    def due(self, now_ms: int, *, limit: int, names: Sequence[str] | None = None) -> Streams:
-        bindings = {"now": now_ms, "names": _names(names), "limit": limit}
+    def due(
+        self, now_ms: int, *, limit: int, names: Sequence[str] | None = None, versions: Sequence[str] = ()
+    ) -> Streams:
+        bindings = {"now": now_ms, "names": _names(names), "versions": _names(versions), "limit": limit}
         return [Stream(*row) for row in self._read(sql.DUE, bindings)]
 
-    def next_wake(self, *, names: Sequence[str] | None = None, after_ms: int = -1) -> int | None:
-        found = self._read(sql.NEXT_WAKE, {"names": _names(names), "after": after_ms})
+    def next_wake(
+        self, *, names: Sequence[str] | None = None, versions: Sequence[str] = (), after_ms: int = -1
+    ) -> int | None:
+        bindings = {"names": _names(names), "versions": _names(versions), "after": after_ms}
+        found = self._read(sql.NEXT_WAKE, bindings)
         return _integer(found[0]) if found else None
+
+    def pinned(self) -> Names:
+        return [name for (name,) in self._read(sql.PINNED_NAMES, ())]
 
     def held_by(self, worker: str) -> Streams:
         return [Stream(*row) for row in self._read(sql.HELD_BY, (worker,))]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from semel.kernel.ids import PINNED
 from semel.store.base import ACTOR, FUNCTION, PARKED, PAUSED, RUNNING
 
 # A statement longer than 16,384 bytes is not kept prepared; 256 rows of the widest table are 11,000.
@@ -186,6 +187,9 @@ select stream, seq, count, body
 
 ROW_AT: Final = "select stream, seq, count, body from record where stream = ? and seq = ?"
 
+# A stream that is not pinned. `substr` is how the index of those that are has it.
+_IS_FREE: Final = f"substr(version, -1) <> '{PINNED}'"
+
 # due: unheld streams, longest due first
 DUE: Final = f"""
 select{_STREAM}
@@ -193,19 +197,30 @@ select{_STREAM}
  where s.wake_ms <= :now
    and s.holder is null
    and (:names is null or s.name in (select value from json_each(:names)))
+   and (:names is null or {_IS_FREE} or s.version in (select value from json_each(:versions)))
  order by s.wake_ms, s.number
  limit :limit
 """
 
 # next wake: walks the index of wakes, and stops at the first stream that the caller can run
-NEXT_WAKE: Final = """
+NEXT_WAKE: Final = f"""
 select wake_ms
   from stream
  where wake_ms > :after
    and holder is null
    and (:names is null or name in (select value from json_each(:names)))
+   and (:names is null or {_IS_FREE} or version in (select value from json_each(:versions)))
  order by wake_ms
  limit 1
+"""
+
+# pinned names: by an index of its own, which is nearly always empty
+PINNED_NAMES: Final = f"""
+select distinct name
+  from stream
+ where ended_ms is null
+   and substr(version, -1) = '{PINNED}'
+ order by name
 """
 
 HELD_BY: Final = f"select{_STREAM} from stream as s where s.holder = ? order by s.number"

@@ -171,11 +171,18 @@ class FaultStore:
     def row_at(self, stream: int, seq: int) -> Row | None:
         return self.inner.row_at(stream, seq)
 
-    def due(self, now_ms: int, *, limit: int, names: Sequence[str] | None = None) -> Streams:
-        return self.inner.due(now_ms, limit=limit, names=names)
+    def due(
+        self, now_ms: int, *, limit: int, names: Sequence[str] | None = None, versions: Sequence[str] = ()
+    ) -> Streams:
+        return self.inner.due(now_ms, limit=limit, names=names, versions=versions)
 
-    def next_wake(self, *, names: Sequence[str] | None = None, after_ms: int = -1) -> int | None:
-        return self.inner.next_wake(names=names, after_ms=after_ms)
+    def next_wake(
+        self, *, names: Sequence[str] | None = None, versions: Sequence[str] = (), after_ms: int = -1
+    ) -> int | None:
+        return self.inner.next_wake(names=names, versions=versions, after_ms=after_ms)
+
+    def pinned(self) -> Names:
+        return self.inner.pinned()
 
     def held_by(self, worker: str) -> Streams:
         return self.inner.held_by(worker)

@@ -125,7 +125,8 @@ class Trail:
             case InvocationEnded():
                 self._check_not_over(f"InvocationEnded at seq {seq}")
             case Controlled():
-                self.reason = entry.reason if entry.action is Control.PARK else ""
+                if entry.action is not Control.UNPIN:
+                    self.reason = entry.reason if entry.action is Control.PARK else ""
                 self._check_not_over(f"Controlled at seq {seq}")
                 self._controlled(entry, seq, at_ms)
 
