@@ -5,10 +5,9 @@ comments, annotations and layout do not count, nor do semel's own decorators. Fr
 names are followed to functions, classes and module constants of the same package, and from
 these on, each once. A constant counts by the text that defines it, never by its value now.
 
-What runs elsewhere is not followed: the function that a step is given (`ctx.step(charge, …)`),
-any that is marked with @step, a callback's submitter, the check of a condition, and the function of an
-invoke. Nor is what
-only an object at run time would tell, such as the class behind `order.total()`.
+What runs elsewhere is not followed: the function that a step is given (`ctx.step(charge, …)`) or
+that is marked with @step, a callback's submitter, a condition's check, the function of an invoke.
+Nor is what only an object at run time would tell, such as the class behind `order.total()`.
 """
 
 from __future__ import annotations
