@@ -35,10 +35,7 @@ class StepCall(Struct, frozen=True):
     source: str
     on_cancel: str = "wait"
     poll: Poll | None = None
-
-    @property
-    def subtype(self) -> str:
-        return "" if self.poll is None else "WaitForCondition"
+    subtype: str = ""
 
 
 class WaitCall(Struct, frozen=True):

@@ -381,4 +381,4 @@ def condition_call(check: Callable[..., Any], initial: object, poll: Poll, name:
     if not isinstance(poll, Poll):
         raise ValidationError(f"wait_for_condition poll: found {poll!r}, expected a Poll")
     options = step_options(check, name=step_name(check) if name is None else name, retry=NEVER)
-    return StepCall(check, (initial,), options, source, poll=poll)
+    return StepCall(check, (initial,), options, source, poll=poll, subtype="WaitForCondition")

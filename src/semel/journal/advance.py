@@ -150,7 +150,7 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
     if stream.type == ACTOR:
         _settle_keys(transaction, stream, changes, seq=seq, expiry_ms=time_ms + request.retention_ms)
     others: tuple[Touched, ...] = ()
-    if arriving or request.awaited or request.then is Then.FINISH:
+    if arriving or request.awaited or (request.then is Then.FINISH and _outcome_of(changes).message is not None):
         others = _tell_others(transaction, request, after, changes, arriving)
     return Advanced(after, changes, append, seq, others)
 
@@ -172,7 +172,7 @@ def _tell_others(
     transaction: Transaction,
     request: Advance,
     stream: Stream,
-    changes: Mapping[str, Operation],
+    changes: dict[str, Operation],
     arriving: Sequence[Update],
 ) -> tuple[Touched, ...]:
     """What an append means for other streams: executions it starts, the one that waits for its outcome."""
@@ -195,10 +195,15 @@ def _tell_others(
                 scope = "" if operation.kind is _EXECUTION else operation.id
                 arrivals.close_inside(transaction, stream, everything, awaited, scope)
     if request.then is Then.FINISH:
-        ended = next(operation for operation in changes.values() if operation.kind is _EXECUTION)
+        ended = _outcome_of(changes)
         told = executions.tell_parent(transaction, stream, ended, ended.message)
         others.extend([] if told is None else [told])
     return tuple(others)
+
+
+def _outcome_of(changes: dict[str, Operation]) -> Operation:
+    """The execution that an append ends, which is the last that it changes."""
+    return next(operation for operation in reversed(changes.values()) if operation.kind is _EXECUTION)
 
 
 def held_stream(transaction: Transaction, lease: Lease) -> Stream:
@@ -210,12 +215,12 @@ def held_stream(transaction: Transaction, lease: Lease) -> Stream:
 
 
 def _leave(
-    request: Advance, stream: Stream, changes: Mapping[str, Operation], time_ms: int, fields: dict[str, Any]
+    request: Advance, stream: Stream, changes: dict[str, Operation], time_ms: int, fields: dict[str, Any]
 ) -> None:
     """Add the fields of the stream's row that change when the holder lets it go."""
     fields["holder"] = None
     if request.then is Then.FINISH:
-        scope = next(operation for operation in changes.values() if operation.kind is Kind.EXECUTION)
+        scope = _outcome_of(changes)
         fields.update(wake_ms=None, status=scope.status.value, ended_ms=time_ms)
         return
     wake_ms = next_wake({**request.operations, **changes})
