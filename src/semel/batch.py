@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
-from semel.calls import BatchCall, ChildCall, Nesting, Seam
+from semel.calls import BatchCall, ChildCall, Nesting, Seam, check_callable
 from semel.errors import BatchCompletionError, ChildContextError, ValidationError
 from semel.function import step_name
 from semel.kernel.ids import check_name
@@ -203,7 +203,10 @@ def map_call(
     source: str,
 ) -> BatchCall:
     """A request for `function(ctx, item)` of each item. Raises ValidationError."""
-    arguments = tuple((item,) for item in items)
+    check_callable("map", function, "a function of the context and an item")
+    if item_name is not None:
+        check_callable("map item_name", item_name, "a function of an item and its index")
+    arguments = tuple((item,) for item in _iterable("map", items, "an iterable of items"))
     names = tuple(
         f"map-item-{index}" if item_name is None else check_name("map item name", item_name(item, index))
         for index, (item,) in enumerate(arguments)
@@ -216,7 +219,7 @@ def map_call(
         "Map",
         "MapIteration",
         source,
-        Completion() if completion is None else completion,
+        _check_completion(completion),
         check_concurrency(max_concurrency),
         check_nesting(nesting),
     )
@@ -236,11 +239,10 @@ def parallel_call(
         names = tuple(check_name("parallel branch", branch) for branch in branches)
         functions = tuple(branches.values())
     else:
-        functions = tuple(branches)
+        functions = tuple(_iterable("parallel", branches, "a sequence of functions, or a mapping of them by name"))
         names = tuple(f"parallel-branch-{index}" for index in range(len(functions)))
     for branch, function in zip(names, functions, strict=True):
-        if not callable(function):
-            raise ValidationError(f"parallel {branch!r}: found {function!r}, expected a function of the context")
+        check_callable(f"parallel {branch!r}", function, "a function of the context")
     return BatchCall(
         functions,
         ((),) * len(functions),
@@ -249,10 +251,24 @@ def parallel_call(
         "Parallel",
         "ParallelBranch",
         source,
-        Completion() if completion is None else completion,
+        _check_completion(completion),
         check_concurrency(max_concurrency),
         check_nesting(nesting),
     )
+
+
+def _iterable(subject: str, found: Any, expected: str) -> Iterable[Any]:
+    if not isinstance(found, Iterable):
+        raise ValidationError(f"{subject}: found {found!r:.80}, expected {expected}")
+    return found
+
+
+def _check_completion(found: Completion | None) -> Completion:
+    if found is not None and not isinstance(found, Completion):
+        raise ValidationError(
+            f"completion: found {found!r:.80}, expected a Completion, such as Completion.all_completed()"
+        )
+    return Completion() if found is None else found
 
 
 def check_concurrency(found: int | None) -> int | None:

@@ -154,13 +154,29 @@ def duration_ms(
     return total
 
 
+def limit_ms(subject: str, found: int) -> int:
+    """Return a time limit, 0 for none, or raise ValidationError unless it is a whole number up to 366 days."""
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= WAIT_MAX_MS:
+        raise ValidationError(
+            f"{subject}: found {found!r}, expected a whole number of ms from 0 (no limit) to {WAIT_MAX_MS} (366 days)"
+        )
+    return found
+
+
+def check_callable(subject: str, function: object, expected: str) -> None:
+    """Raise ValidationError for what cannot be called."""
+    if not callable(function):
+        raise ValidationError(f"{subject}: found {function!r:.80}, expected {expected}")
+
+
 def optional_name(subject: str, name: str) -> str:
     """Return the name, which may be empty, or raise ValidationError."""
     return check_name(subject, name) if name else ""
 
 
 def child_name(function: Callable[..., Any], name: str | None) -> str:
-    """What a child context is called unless it is given a name."""
+    """What a child context is called unless it is given a name. Raises ValidationError for no function."""
+    check_callable("child context", function, "a function of the context")
     return step_name(function) if name is None else check_name("child context", name)
 
 

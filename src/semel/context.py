@@ -26,9 +26,11 @@ from semel.calls import (
     StepCall,
     WaitCall,
     caller,
+    check_callable,
     check_on_cancel,
     child_name,
     duration_ms,
+    limit_ms,
     optional_name,
     place,
 )
@@ -37,7 +39,7 @@ from semel.function import EffectName, Semantics, invoked, step_name, step_optio
 from semel.kernel.ids import check_name
 from semel.logs import ContextLogger
 from semel.poll import Poll
-from semel.retry import DEFAULT, NEVER, Retry
+from semel.retry import DEFAULT, NEVER, Retry, check_retry
 
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
@@ -191,7 +193,7 @@ class Context:
         Raises CallbackSubmitterError when the step failed for good, CallbackTimeoutError, and
         CallbackError when the callback was failed.
         """
-        name = child_name(submitter, name)
+        name = submitter_name(submitter, name)
         source = caller()
         call = callback_call(f"{name} create callback id"[:255], timeout_ms, heartbeat_ms, source)
         options = step_options(submitter, name=f"{name} submitter"[:255], retry=retry)
@@ -302,6 +304,7 @@ class Context:
         The delays are durable waits; every attempt's operations are its own. Raises ChildContextError.
         """
         name = child_name(function, name)
+        check_retry("with_retry", retry)
         source = caller()
 
         async def attempts(ctx: Context) -> T:
@@ -356,9 +359,15 @@ def callback_call(name: str, timeout_ms: int, heartbeat_ms: int, source: str) ->
     return CallbackCall(
         optional_name("callback", name),
         source,
-        duration_ms(ms=timeout_ms, subject="callback timeout_ms"),
-        duration_ms(ms=heartbeat_ms, subject="callback heartbeat_ms"),
+        limit_ms("callback timeout_ms", timeout_ms),
+        limit_ms("callback heartbeat_ms", heartbeat_ms),
     )
+
+
+def submitter_name(submitter: Callable[..., Any], name: str | None) -> str:
+    """What wait_for_callback is called unless it is given a name. Raises ValidationError for no function."""
+    check_callable("wait_for_callback", submitter, "a function of the callback's id")
+    return child_name(submitter, name)
 
 
 def invoke_call(
@@ -372,12 +381,13 @@ def invoke_call(
         target if name is None else check_name("invoke", name),
         source,
         version,
-        duration_ms(ms=timeout_ms, subject="invoke timeout_ms"),
+        limit_ms("invoke timeout_ms", timeout_ms),
     )
 
 
 def condition_call(check: Callable[..., Any], initial: object, poll: Poll, name: str | None, source: str) -> StepCall:
-    """A request for the check of a condition."""
+    """A request for the check of a condition. Raises ValidationError."""
+    check_callable("wait_for_condition", check, "a function of the state")
     if not isinstance(poll, Poll):
         raise ValidationError(f"wait_for_condition poll: found {poll!r}, expected a Poll")
     options = step_options(check, name=step_name(check) if name is None else name, retry=NEVER)

@@ -17,7 +17,7 @@ from semel.errors import UnknownHandlerError, ValidationError
 from semel.kernel.entry import EXECUTION_MS_MAX, Effect
 from semel.kernel.ids import PINNED, check_name
 from semel.kernel.values import register_annotations
-from semel.retry import DEFAULT, NEVER, Retry
+from semel.retry import DEFAULT, NEVER, Retry, check_retry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -234,6 +234,8 @@ def invoked(function: Callable[..., Any] | str) -> tuple[str, str]:
     if isinstance(function, str):
         known = REGISTRY.functions.get(check_name("invoke function", function))
         return function, "" if known is None else known.stream_version
+    if not callable(function):
+        raise ValidationError(f"invoke function: found {function!r:.80}, expected a durable function or its name")
     spec = function_spec(function)
     return spec.name, spec.stream_version
 
@@ -318,7 +320,10 @@ def step_options(
         semantics = declared.semantics if semantics is None else semantics
     elif name is None and retry is None and effect is None and semantics is None:
         return _plain_options(function)
+    _check_step(function)
     kind = check_effect(effect or "repeatable", semantics or AT_LEAST_ONCE)
+    if retry is not None:
+        check_retry("step", retry)
     given_retry = retry
     if retry is None:
         retry = NEVER if kind is Effect.AT_MOST_ONCE else DEFAULT
@@ -347,6 +352,7 @@ def _plain_options(function: Callable[..., Any]) -> StepOptions:
     known = getattr(function, "__semel_plain_step__", None)
     if isinstance(known, StepOptions):
         return known
+    _check_step(function)
     effect_parameter = _effect_parameter(function)
     options = StepOptions(
         step_name(function),
@@ -360,6 +366,11 @@ def _plain_options(function: Callable[..., Any]) -> StepOptions:
     if inspect.isfunction(function):
         function.__semel_plain_step__ = options  # type: ignore[attr-defined]
     return options
+
+
+def _check_step(function: object) -> None:
+    if not callable(function):
+        raise ValidationError(f"step: found {function!r:.80}, expected a function, and its arguments after it")
 
 
 def check_effect(effect: str, semantics: str, **refused: Any) -> Effect:

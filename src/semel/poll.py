@@ -11,7 +11,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from semel.errors import ValidationError
-from semel.retry import back_off_ms, check_back_off
+from semel.retry import back_off_ms, check_back_off, decided_ms
 
 
 class Poll(Struct, frozen=True, kw_only=True):
@@ -49,5 +49,5 @@ class Poll(Struct, frozen=True, kw_only=True):
         if attempt >= self.attempts:
             return None
         if self.delay_ms is not None:
-            return max(0, round(self.delay_ms(state, attempt)))
+            return decided_ms("Poll.delay_ms", self.delay_ms(state, attempt))
         return back_off_ms(self, attempt, luck=luck)

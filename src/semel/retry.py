@@ -5,6 +5,7 @@ A delay is a durable timer: it survives the process, and nobody holds the stream
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol
 
@@ -62,13 +63,14 @@ class Retry(Struct, frozen=True, kw_only=True):
     def delay_ms(self, attempt: int, error: BaseException, *, luck: float) -> int | None:
         """How long to wait after the failed `attempt` (from 1), or None to give up.
 
-        `luck` is a random number in [0, 1), given by the caller so that this stays pure.
+        `luck` is a random number in [0, 1), given by the caller so that this stays pure. Raises
+        ValidationError if `decide` returned no number, and whatever it raises.
         """
         if attempt >= self.attempts or (self.only and not isinstance(error, self.only)):
             return None
         if self.decide is not None:
             decided = self.decide(error, attempt)
-            return None if decided is None else min(max(0, round(decided)), DELAY_MAX_MS)
+            return None if decided is None else decided_ms("Retry.decide", decided)
         return back_off_ms(self, attempt, luck=luck, increment_ms=self.increment_ms)
 
     # AWS's presets.
@@ -102,6 +104,19 @@ class Retry(Struct, frozen=True, kw_only=True):
     def fixed(cls, interval_ms: int = 5_000) -> Retry:
         """Five attempts, `interval_ms` apart, no jitter."""
         return cls(attempts=5, first_delay_ms=interval_ms, factor=1.0, delay_max_ms=interval_ms, jitter="none")
+
+
+def decided_ms(subject: str, decided: object) -> int:
+    """A delay that user code decided on, within what a timer takes. Raises ValidationError for no number."""
+    if not isinstance(decided, int | float) or isinstance(decided, bool) or not math.isfinite(decided):
+        raise ValidationError(f"{subject}: it returned {decided!r:.80}, expected a number of ms")
+    return min(max(0, round(decided)), DELAY_MAX_MS)
+
+
+def check_retry(subject: str, retry: object) -> None:
+    """Raise ValidationError for anything but a policy."""
+    if not isinstance(retry, Retry):
+        raise ValidationError(f"{subject} retry: found {retry!r:.80}, expected a Retry, such as Retry(attempts=3)")
 
 
 def back_off_ms(policy: BackOff, attempt: int, *, luck: float, increment_ms: int = 0) -> int:

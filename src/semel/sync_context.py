@@ -26,12 +26,12 @@ from semel.calls import (
     duration_ms,
     optional_name,
 )
-from semel.context import callback_call, condition_call, invoke_call
+from semel.context import callback_call, condition_call, invoke_call, submitter_name
 from semel.function import EffectName, Semantics, step_options
 from semel.kernel.ids import check_name
 from semel.logs import ContextLogger
 from semel.poll import Poll
-from semel.retry import DEFAULT, Retry
+from semel.retry import DEFAULT, Retry, check_retry
 
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
@@ -153,7 +153,7 @@ class SyncContext:
         Raises CallbackSubmitterError when the step failed for good, CallbackTimeoutError, and
         CallbackError when the callback was failed.
         """
-        name = child_name(submitter, name)
+        name = submitter_name(submitter, name)
         source = caller()
         call = callback_call(f"{name} create callback id"[:255], timeout_ms, heartbeat_ms, source)
         options = step_options(submitter, name=f"{name} submitter"[:255], retry=retry)
@@ -265,6 +265,7 @@ class SyncContext:
         The delays are durable waits; every attempt's operations are its own. Raises ChildContextError.
         """
         name = child_name(function, name)
+        check_retry("with_retry", retry)
         source = caller()
 
         def attempts(ctx: SyncContext) -> T:

@@ -37,6 +37,10 @@ class Place:
         store: Any = f"sqlite:///{self.path}" if self.name == "sqlite" else self._memory()
         return Engine(store, limits=made, workers=workers, namespace=namespace)
 
+    def engine_beside(self, **limits: int) -> Engine:
+        """A second engine on data in memory, beside one that lives: only a file has an owner."""
+        return Engine(MemoryStore(self._data), limits=Limits(**{"poll_ms": 200, **limits}))
+
     def _memory(self) -> MemoryStore:
         """A handle on the data. As a file's new owner would, it takes all former holders for dead."""
         store = MemoryStore(self._data)

@@ -179,9 +179,9 @@ class Body(BodySeam):
         waiter = slot.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-        for waiter in slot.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for told, _ in slot.waiters:
+            if not told.done():
+                told.set_result(None)
         if slot.handle is not None:
             self._timers.pop(slot.handle, None)
             self.loop.fire(slot.handle)
@@ -347,7 +347,12 @@ class Body(BodySeam):
         delay_ms = None
         if not slot.is_cancelled and options.effect is not Effect.AT_MOST_ONCE:
             cause = raised if raised is not None else InterruptedError()
-            delay_ms = options.retry.delay_ms(slot.attempt + 1, cause, luck=self.services.entropy.random())
+            try:
+                delay_ms = options.retry.delay_ms(slot.attempt + 1, cause, luck=self.services.entropy.random())
+            except Exception as failed:  # the policy's function is the user's
+                found = values.describe_error(failed)
+                told = f"{found.message}; the retry policy was asked about {error.type}: {error.message}"
+                error = values.ErrorData(found.type, told)
         if delay_ms is None:
             self._deliveries.append((slot, Outcome(Status.FAILED, error=error)))
             return

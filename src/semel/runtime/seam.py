@@ -39,6 +39,11 @@ logger = logging.getLogger("semel.body")
 TIMER = "timer"
 CONTEXT_RESULT_MAX = 262_144  # bytes; above, a replay runs the inside again (AWS's number)
 _STEP, _CONTEXT = Kind.STEP, Kind.CONTEXT
+_GIVEN_UP = ("Cancelled", "it was cancelled with who waited for it; shield the wait, or create another")
+_FROZEN = (
+    "ScopeEnded",
+    "its child context has ended, and with it the callback; wait for it inside, or create it outside",
+)
 
 
 class BodySeam:
@@ -199,16 +204,16 @@ class BodySeam:
         await self._gate()
         while slot.outcome is None:
             if slot.phase is DONE:
-                told = "it was cancelled with who waited for it; shield the wait, or create another"
-                raise CallbackError(slot.name, "Cancelled", told)
+                raise CallbackError(slot.name, *_FROZEN if slot.is_frozen else _GIVEN_UP)
             waiter = self.loop.create_future()
-            slot.waiters += (waiter,)
+            waiting = (waiter, current_frame.get(self.loop.frame).scope or "")
+            slot.waiters += (waiting,)
             try:
                 await waiter
             except asyncio.CancelledError:
                 if self.closed is not None:
                     raise self.closed("this run has left memory; nothing it does is recorded") from None
-                slot.waiters = tuple(other for other in slot.waiters if other is not waiter)
+                slot.waiters = tuple(other for other in slot.waiters if other is not waiting)
                 if slot.outcome is None and not slot.waiters and slot.phase is not DONE:
                     self._cancel_at_once(slot)
                 raise
@@ -376,6 +381,10 @@ class BodySeam:
         for slot in [slot for slot in self._slots.values() if self._is_closed(slot.parent)]:
             del self._slots[slot.id]
             slot.phase = DONE
+            slot.is_frozen = True
+            for waiter, where in slot.waiters:  # those outside would wait for ever; those inside are over
+                if not waiter.done() and not self._is_closed(where):
+                    waiter.set_result(None)
 
     def _is_closed(self, scope: str) -> bool:
         while scope:

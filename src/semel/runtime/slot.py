@@ -84,7 +84,8 @@ class Slot:
     outside: CallbackCall | InvokeCall | None = None  # how it is settled by somebody else
     payload: Payload | None = None
     child = ""
-    waiters: tuple[asyncio.Future[None], ...] = ()  # of a callback, which several tasks may wait for
+    waiters: tuple[tuple[asyncio.Future[None], str], ...] = ()  # of a callback: who waits for it, and in which scope
+    is_frozen = False  # a scope around it ended first
     full: Outcome | None = None  # of a scope whose result was too large to record
     context: contextvars.Context | None = None
     task: asyncio.Future[Any] | None = None
