@@ -13,7 +13,7 @@ from semel import Limits
 from semel.errors import ExecutionError, ReplayError
 from semel.function import REGISTRY
 from semel.runtime.clock import VirtualClock
-from semel.store.base import Transaction
+from semel.store.base import Stream, Transaction
 from semel.store.memory import MemoryData, MemoryStore
 from semel.testing.virtual_loop import VirtualLoop
 from semel.testing.world import PATIENT, START_MS
@@ -41,8 +41,13 @@ class _Recorder(MemoryStore):
 
     def commit(self, transaction: Transaction) -> None:
         super().commit(transaction)
-        if transaction.rows and all(stream.ended_ms is None for stream in self.data.streams.values()):
+        if transaction.rows and main_of(self.data).ended_ms is None:
             self.prefixes.append(Prefix(len(self.prefixes) + 1, _copy(self.data)))
+
+
+def main_of(data: MemoryData) -> Stream:
+    """The execution that is looked at, beside those that it invokes."""
+    return next(stream for stream in data.streams.values() if stream.name == NAME)
 
 
 def _copy(data: MemoryData) -> MemoryData:
@@ -52,7 +57,9 @@ def _copy(data: MemoryData) -> MemoryData:
     made.numbers_by_uid, made.keys = dict(data.numbers_by_uid), dict(data.keys)
     made.rows = {number: list(rows) for number, rows in data.rows.items()}
     made.streams = {
-        number: msgspec.structs.replace(stream, holder=None, wake_ms=stream.time_ms)
+        number: stream
+        if stream.ended_ms is not None
+        else msgspec.structs.replace(stream, holder=None, wake_ms=stream.time_ms)
         for number, stream in data.streams.items()
     }
     made.lock = threading.Lock()
@@ -105,12 +112,11 @@ def prefixes_of(function: Function, *arguments: Any) -> tuple[str, list[Prefix]]
 def go_on(prefix: Prefix, function: Function, *arguments: Any) -> str:
     """The outcome of the function from a prefix, a little later."""
     data = prefix.copy()
-    (stream,) = data.streams.values()
+    stream = max(data.streams.values(), key=lambda stream: stream.time_ms)
     return run(MemoryStore(data), function, *arguments, start_ms=stream.time_ms + 1)
 
 
 def check(prefix: Prefix, function: Function) -> semel.Checked:
     """What the check says of the prefix."""
     deploy(function)
-    (found,) = semel.check(MemoryStore(prefix.copy()))
-    return found
+    return next(one for one in semel.check(MemoryStore(prefix.copy())) if one.function == NAME)

@@ -200,7 +200,7 @@ UNKNOWN = [
     (cancels_itself, "CancelledError"),
     (waits_for_nothing, "it waits for something that no operation will bring"),
     (never_rests, "did not come to rest"),
-    (other_arguments, "was recorded with other arguments"),
+    (other_arguments, "was recorded with another function or other arguments"),
 ]
 
 
@@ -354,10 +354,10 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
 def test_10_000_open_executions_take_less_than_a_minute(count: int, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'many.db'}"
     asyncio.run(many.fill(store, count, (many.order, many.order, many.other, many.sync_order)))
-    started = time.monotonic()
+    started, computed = time.monotonic(), time.process_time()
     found = semel.check(store)
-    took_s = time.monotonic() - started
-    print(f"\n{count} open executions checked in {took_s:.1f} s")
+    took_s, computed_s = time.monotonic() - started, time.process_time() - computed
+    print(f"\n{count} open executions checked in {took_s:.1f} s, {computed_s:.1f} s of one core")
     assert {one.verdict for one in found} == {Verdict.SAFE}
     assert len(found) == count
-    assert took_s < 60 * count / 10_000 + 1
+    assert computed_s < 60 * count / 10_000  # whatever else the machine does meanwhile

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from semel.calls import place
+from semel.calls import InvokeCall, place
 from semel.context import Context
 from semel.errors import Evicted, NonDeterminismError, OperationError, SemelError, SerializationError
 from semel.function import FunctionSpec
@@ -237,16 +237,25 @@ def _judge(body: _Body) -> Finding:
         return _diverges(body, missed.id, _spelled(missed), requested)
     for slot in body.asked.values():
         recorded = slot.recorded
-        if recorded is not None and recorded.start is not None and recorded.start.arguments != slot.arguments:
+        if recorded is not None and _asks_otherwise(slot, recorded):
             return Finding(
                 Verdict.UNKNOWN,
-                f"{_spelled(recorded)} was recorded with other arguments than this code gives it; "
+                f"{_spelled(recorded)} was recorded with another function or other arguments than this code gives it; "
                 f"its recorded outcome stands, if it has one: see whether that is right",
                 slot.id,
                 _number(body, slot.id),
                 slot.source,
             )
     return _ended(body) if body.is_done else _at_rest(body)
+
+
+def _asks_otherwise(slot: Slot, recorded: Operation) -> bool:
+    """Whether the operation has the recorded place and name, and is not quite what was recorded."""
+    if recorded.start is None:
+        return False
+    asked, message = slot.outside, recorded.message
+    is_other = isinstance(asked, InvokeCall) and message is not None and asked.function != message.method
+    return is_other or recorded.start.arguments != slot.arguments
 
 
 def _diverges(body: _Body, operation: str, recorded: str, requested: str) -> Finding:
