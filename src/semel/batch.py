@@ -18,7 +18,7 @@ from semel.calls import BatchCall, ChildCall, Nesting, Seam, check_callable
 from semel.errors import BatchCompletionError, ChildContextError, ValidationError
 from semel.function import step_name
 from semel.kernel.ids import check_name
-from semel.kernel.values import describe_error, value
+from semel.kernel.values import describe_error, encode, value
 
 T = TypeVar("T")
 
@@ -94,15 +94,12 @@ class BatchResult(Struct, Generic[T], frozen=True):
         """Return the result itself, or raise BatchCompletionError, which names the first failure."""
         if not self.is_failed:
             return self
-        first = self.failed[0] if self.failed else None
-        told = (
-            "no branch failed" if first is None else f"{first.name!r} raised {first.error_type}: {first.error_message}"
-        )
-        raise BatchCompletionError(
-            self.completion_reason,
-            "BatchCompletionError",
-            f"{len(self.failed)} of {len(self.items)} branches failed; {told}",
-        )
+        counted = f"{len(self.failed)} of {len(self.items)} branches failed"
+        if not self.failed:
+            raise BatchCompletionError("", self.completion_reason, counted)
+        first = self.failed[0]
+        told = f"{counted} ({self.completion_reason}), the first of them {first.name!r}: {first.error_message}"
+        raise BatchCompletionError("", first.error_type, told)
 
 
 class Progress(Struct, frozen=True):
@@ -356,6 +353,8 @@ class _Batch:
         )
         try:
             result = await self._seam.child(self._context, child)
+            if call.is_flat:
+                encode(result)  # what cannot be kept fails this branch, and not the batch with all of them
         except ChildContextError as error:
             item = BatchItem[Any](index, name, "FAILED", None, error.error_type, error.message)
         except asyncio.CancelledError:

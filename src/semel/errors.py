@@ -178,7 +178,7 @@ class WaitForConditionError(OperationError):
 
 
 class BatchCompletionError(OperationError):
-    """A map or parallel counts as failed, and was asked to say so."""
+    """A map or parallel counts as failed, and was asked to say so. `error_type` is that of the first failure."""
 
     subject = "batch"
 

@@ -45,7 +45,7 @@ _VERBS = {
 
 
 class Event(Struct, frozen=True, omit_defaults=True):
-    """One line of a history. `type` is AWS's event type, MessageStarted … for actors."""
+    """One line of a history. `type` is AWS's event type, MessageStarted … for actors; `subtype` AWS's SubType."""
 
     event_id: int
     type: str
@@ -56,6 +56,7 @@ class Event(Struct, frozen=True, omit_defaults=True):
     attempt: int = 0
     due_ms: int | None = None
     source: str = ""
+    subtype: str = ""
     result: Any = None
     error_type: str = ""
     error_message: str = ""
@@ -103,6 +104,7 @@ def _started(entry: Started) -> dict[str, Any]:
         "name": entry.name,
         "parent_id": entry.parent,
         "source": entry.source,
+        "subtype": entry.subtype,
         "due_ms": entry.due_ms,
     }
     if entry.payload is not None:
@@ -136,7 +138,12 @@ def _silent_start(before: Operation) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _identity(operation: Operation) -> dict[str, Any]:
-    return {"id": operation.id, "name": operation.name, "parent_id": operation.parent}
+    return {
+        "id": operation.id,
+        "name": operation.name,
+        "parent_id": operation.parent,
+        "subtype": operation.subtype,
+    }
 
 
 def _error(error: values.ErrorData | None) -> dict[str, Any]:
