@@ -6,6 +6,7 @@ seam's. `semel.sync_context` has the same methods for `def` code.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import logging
 import random
@@ -309,10 +310,15 @@ class Context:
 
         async def attempts(ctx: Context) -> T:
             attempt = 1
+            task = asyncio.current_task()
+            assert task is not None
+            cancelled_before = task.cancelling()
             while True:
                 try:
                     return await function(ctx, *arguments)
                 except Exception as error:  # whatever the block raises is the policy's to judge
+                    if task.cancelling() > cancelled_before:
+                        raise  # it was cancelled, and that is how it ended: it is not begun again
                     delay_ms = retry.delay_ms(attempt, error, luck=ctx.random.random())
                     if delay_ms is None:
                         raise

@@ -331,6 +331,8 @@ class Body(BodySeam):
     def _polled(self, slot: Slot, outcome: Outcome) -> None:
         """A check of a condition returned: its result is the outcome, or the state of the next check."""
         verdict = steps.judge(slot, outcome, luck=self.services.entropy.random())
+        if slot.is_cancelled and not isinstance(verdict, Outcome):
+            verdict = Outcome(Status.CANCELLED)  # there is no next check
         if isinstance(verdict, Outcome):
             self._deliveries.append((slot, verdict))
             return

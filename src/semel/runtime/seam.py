@@ -332,7 +332,12 @@ class BodySeam:
 
     def _may_have_begun(self, slot: Slot) -> bool:
         """A step that runs, or that an earlier run may have begun. Such a one is told, or ends as interrupted."""
-        if slot.call is not None and slot.call.on_cancel == "abandon" and slot.phase is RUNNING:
+        if (
+            slot.call is not None
+            and slot.call.on_cancel == "abandon"
+            and slot.phase is RUNNING
+            and not steps.has_ended(slot)
+        ):
             return False
         if slot.phase is RUNNING:
             slot.is_cancelled = True
@@ -357,6 +362,8 @@ class BodySeam:
         slot.phase = DONE
         if slot.handle is not None:
             self._timers.pop(slot.handle, None)
+        if slot.kind is _CONTEXT:
+            self._freeze_inside(slot.id)
         if recorded is None or recorded.status not in ACTIONS:
             self._record(slot.update(Action.CANCEL, self.now(), requested=True))
 

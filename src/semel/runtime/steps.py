@@ -108,6 +108,11 @@ def start(
     return task
 
 
+def has_ended(slot: Slot) -> bool:
+    """Whether the body of a step that was begun is over, told to its run or not: what happened is known."""
+    return slot.task is None or slot.task.done()
+
+
 def cancel(body: Body, slot: Slot) -> None:
     """Tell a step's body that its awaiter was cancelled. Code in a thread cannot be told, and is waited for."""
     task = slot.task

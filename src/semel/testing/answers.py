@@ -58,16 +58,22 @@ class Answers:
                 return  # this engine is closed; the next life's goes on
 
     async def give(self, engine: Engine, *, before_s: float = float("inf")) -> None:
-        """Answer what is due before a time: all, unless one is given."""
-        for answer in [answer for answer in self._owed.values() if answer.due_s <= before_s]:
-            try:
-                if isinstance(answer.value, BaseException):
-                    await engine.callbacks.fail(answer.callback_id, answer.value)
-                else:
-                    await engine.callbacks.succeed(answer.callback_id, answer.value)
-            except (CallbackClosedError, NotFoundError):
-                pass
-            self._owed.pop(answer.callback_id, None)
+        """Answer what is due before a time: all, unless one is given. Those who answer do not wait for each other."""
+        due = [answer for answer in self._owed.values() if answer.due_s <= before_s]
+        told = await asyncio.gather(*(self._give(engine, answer) for answer in due), return_exceptions=True)
+        for error in told:
+            if error is not None:
+                raise error
+
+    async def _give(self, engine: Engine, answer: Answer) -> None:
+        try:
+            if isinstance(answer.value, BaseException):
+                await engine.callbacks.fail(answer.callback_id, answer.value)
+            else:
+                await engine.callbacks.succeed(answer.callback_id, answer.value)
+        except (CallbackClosedError, NotFoundError):
+            pass
+        self._owed.pop(answer.callback_id, None)
 
     def __repr__(self) -> str:
         return f"Answers({self._owed!r})"

@@ -42,8 +42,8 @@ class _Selector:
 class VirtualLoop(asyncio.BaseEventLoop):
     """A loop without a world. Raises DeadlockError or SpinningError out of `run_until_complete`.
 
-    `def` steps run on it as plain calls. `computing` tells how many threads it has to wait for,
-    each of which will say so with `call_soon_threadsafe`.
+    `def` steps run on it as plain calls, each of which takes no time unless it says so with `take`.
+    `computing` tells how many threads it has to wait for, each of which will say so with `call_soon_threadsafe`.
     """
 
     def __init__(self, *, start_s: float = 0.0, rounds_max: int = ROUNDS_MAX) -> None:
@@ -52,6 +52,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._rounds_left = rounds_max
         self.witness: object = None
         self.computing: Callable[[], int] = lambda: 0
+        self._taken_s = 0.0
         self._heard = 0  # what threads said, and what has not been run
         self._said: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._selector = _Selector(self)
@@ -60,6 +61,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Seconds of virtual time."""
         return self._time_s
+
+    def take(self, seconds: float) -> None:
+        """Let the `def` step that calls this end so much later."""
+        self._taken_s += seconds
 
     def go_on(self, timeout: float | None) -> None:
         """Hear out the threads that compute; if nothing is ready then, let `timeout` seconds go by."""
@@ -111,10 +116,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         def run() -> None:
             if future.done():
                 return
+            self._taken_s = 0.0
             try:
-                future.set_result(func(*args))
+                end = partial(future.set_result, func(*args))
             except Exception as error:  # whatever it raises belongs to whoever waits
-                future.set_exception(error)
+                end = partial(future.set_exception, error)
+            if self._taken_s:
+                self.call_later(self._taken_s, end)
+            else:
+                end()
 
         self.call_soon(run)
         return future
