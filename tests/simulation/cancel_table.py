@@ -237,3 +237,31 @@ def explore_cell(
                 runs += 1
                 problems += [f"{cell}, {plan}: {problem}" for problem in seen.problems]
     return runs, problems
+
+
+COLUMNS = {
+    "asked or queued": "queued",
+    "in flight": "in flight",
+    "in back-off": "in back-off",
+    "outcome there": "settled",
+}
+
+
+def page_table() -> list[str]:
+    """The table as docs/cancellation.md has it."""
+    lines = [f"| operation | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
+    for name, row in ROWS.items():
+        cells = [_spell_cell(row.sees.get(moment)) for moment in COLUMNS.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _spell_cell(sees: str | None) -> str:
+    if sees is None:
+        return "–"
+    if sees == C:
+        return "cancelled"
+    if sees == U:
+        return "outcome stands, not delivered"
+    how, _, what = sees.partition(" ")
+    return f"{how} `{what}`"

@@ -1,6 +1,7 @@
 """R2, as a table: every operation × the moment it is cancelled at × what cancels it, each cell under every crash."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,9 @@ from semel.runtime.slot import RUNNING, Slot
 from semel.testing.place import MemoryPlace
 from semel.testing.world import silence
 from tests.simulation.cancel_shapes import CAUSES, MOMENTS, ROWS
-from tests.simulation.cancel_table import CELLS, EVERY, MISSING, Cell, explore_cell, run_cell
+from tests.simulation.cancel_table import CELLS, EVERY, MISSING, Cell, explore_cell, page_table, run_cell
 
+PAGE = Path(__file__).parents[2] / "docs" / "cancellation.md"
 RUNS: Counter[str] = Counter()
 SQLITE_CELLS, SQLITE_SHARE = 40, 0.1
 
@@ -65,6 +67,11 @@ def test_the_table_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
         for why, count in reasons.most_common():
             print(f"  {count:3} × {why}")
     assert sum(reasons.values()) + len(CELLS) == len(EVERY)
+
+
+def test_the_page_has_the_table_that_is_tested() -> None:
+    lines = PAGE.read_text("utf-8").splitlines()
+    assert [line for line in lines if line.startswith("|")] == page_table()
 
 
 # Each rule taken away: the table says so.
