@@ -50,7 +50,7 @@ class ExecutionInfo(Struct, frozen=True):
 
     `status` is RUNNING, PAUSING, PAUSED, PARKED, SUCCEEDED, FAILED, STOPPED or TIMED_OUT. `reason` is why
     it is paused or parked. `version` is that of the code it began with; if `is_pinned`, no other may
-    run it, and `waiting_for` is that version while no worker has it.
+    run it. `waiting_for` is what no worker has that it needs: that version, or its function.
     """
 
     id: str
@@ -307,10 +307,13 @@ def _described(reader: Reader, stream: Stream, settled: Settled | None) -> Execu
     return _info(stream, error_type=settled.error.type, error_message=settled.error.message)
 
 
-def waiting_for(stream: Stream, versions: Collection[str]) -> str:
-    """The version that a pinned execution waits for: the one it began with, if it is not among those there are."""
-    is_waiting = stream.is_pinned and stream.status == RUNNING and stream.holder is None
-    return stream.code_version if is_waiting and stream.version not in versions else ""
+def waiting_for(stream: Stream, at_hand: Collection[str]) -> str:
+    """What an execution waits for: the version that it is pinned to, or its function, if that is not `at_hand`."""
+    if stream.status != RUNNING or stream.holder is not None:
+        return ""
+    if stream.is_pinned:
+        return stream.code_version if stream.version not in at_hand else ""
+    return stream.name if stream.name not in at_hand else ""
 
 
 def _info(stream: Stream, **more: Any) -> ExecutionInfo:
@@ -325,7 +328,7 @@ def _info(stream: Stream, **more: Any) -> ExecutionInfo:
         stream.holder,
         stream.code_version,
         is_pinned=stream.is_pinned,
-        waiting_for=waiting_for(stream, versions_at_hand([stream.name])) if stream.is_pinned else "",
+        waiting_for=waiting_for(stream, versions_at_hand([stream.name])),
         **more,
     )
 

@@ -20,7 +20,7 @@ async def serve(engine: Engine, method: str, arguments: dict[str, Any]) -> Any:
 
     run: {function, arguments (encoded tuple), key} → encoded outcome.
     stop, resume, unpin: {id, function, reason} → the execution's description as a mapping of bytes and text.
-    versions: {functions (encoded names)} → encoded: the versions of them that are here, as pinned executions have them.
+    versions: {functions (encoded names)} → encoded: those of them that are here, and their versions if pinned.
     ping: {} → the number of executions and actors that run here.
     """
     match method:

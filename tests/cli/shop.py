@@ -1,8 +1,10 @@
 """Durable code for the tests of the commands."""
 
+import os
 import sys
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 
 from semel import DurabilityFacet, GenServer, Retry, call, durable_function, step
 
@@ -48,6 +50,20 @@ async def fail(ctx) -> None:
 @durable_function(name="shop-sleep")
 async def sleep(ctx) -> None:
     await ctx.wait(hours=1)
+
+
+@durable_function(name="shop-delegate")
+async def delegate(ctx) -> None:
+    await ctx.invoke("shop-mistyped")
+
+
+@durable_function(name="shop-ask")
+async def ask(ctx) -> str:
+    return await ctx.wait_for_callback(leave, name="approve", heartbeat_ms=60_000)
+
+
+def leave(callback_id: str) -> None:
+    Path(os.environ["SHOP_CALLBACK"]).write_text(callback_id)
 
 
 class Till(GenServer[TillState]):

@@ -76,7 +76,7 @@ def test_a_run_without_a_key_says_so(semel_command):
         ([f"{SHOP}:order", ORDER, "--key", "a\nb"], 2, "outside printable ASCII"),
         ([f"{SHOP}:order", ORDER, "--key", "k", "--store", "postgres://x"], 2, "expected a SQLite file"),
         ([f"{SHOP}:order", ORDER, "--key", "k", "--store", "memory://"], 2, "expected a SQLite file"),
-        ([f"{SHOP}:nothing", ORDER, "--key", "k"], 3, "has no 'nothing', expected one of: shop-fail"),
+        ([f"{SHOP}:nothing", ORDER, "--key", "k"], 3, "has no 'nothing', expected one of: shop-ask"),
         ([f"{SHOP}:charge", ORDER, "--key", "k"], 3, "it is not durable"),
         (["tests.cli.no_such:f", ORDER, "--key", "k"], 3, "was not found from"),
         (["no colon", ORDER, "--key", "k"], 2, "expected module:function"),

@@ -9,7 +9,7 @@ import pytest
 
 import semel
 from tests.cli import shop
-from tests.cli.commands import SHOP, process
+from tests.cli.commands import SHOP, listed, process, until
 
 doctor = import_module("semel.cli.doctor")
 
@@ -89,3 +89,23 @@ def test_a_file_system_that_loses_data_is_told(tmp_path, monkeypatch, kind, verd
 def test_an_old_sqlite_is_told(monkeypatch):
     monkeypatch.setattr("semel.store.sqlite_file.sqlite_version", lambda: "3.40.1")
     assert doctor.sqlite().verdict == "fail"
+
+
+def test_executions_that_the_owner_has_no_code_for_are_shown_as_waiting(semel_command, database, owner):
+    store = f"sqlite:///{database}"
+    assert semel_command("doctor", "-o", "json", "--store", store).exit_code == 0
+    started = process(database, "run", f"{SHOP}:delegate", "--key", "k-1")
+    try:
+        until(lambda: [item for item in listed(semel_command) if item["function"] == "shop-mistyped"])
+        (item,) = [item for item in listed(semel_command) if item["function"] == "shop-mistyped"]
+        assert (item["status"], item["waiting_for"]) == ("RUNNING", "shop-mistyped")
+        assert "RUNNING, waits for code of shop-mistyped" in semel_command("executions", "list").stdout
+        assert "has not imported" in semel_command("executions", "get", item["id"]).stderr
+        (finding,) = [
+            found for found in json.loads(semel_command("doctor", "-o", "json").stdout) if found["check"] == "code"
+        ]
+        assert finding["verdict"] == "warn"
+        assert "1 of 'shop-mistyped'" in finding["detail"]
+    finally:
+        started.kill()
+        started.communicate()

@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from semel.cli.location import path_of, reading, store_option
 from semel.cli.output import output_option, say, show_rows
-from semel.cli.pins import versions_of_owner
+from semel.cli.pins import at_hand, versions_of_owner
 from semel.cli.wakeups import Scan, scan
 from semel.errors import SemelError, StoreError
 
@@ -134,6 +134,7 @@ def _file(store: str, path: str, modules: tuple[str, ...]) -> Iterator[Finding]:
         return
     yield from journal(found, now_ms=time.time_ns() // 1_000_000)
     yield from _pinned(found, path)
+    yield from _without_code(found, path)
     if modules:
         yield from _handlers(found, modules)
 
@@ -167,6 +168,23 @@ def _pinned(found: Scan, path: str) -> Iterator[Finding]:
             WARN,
             f"{waiting.total()} pinned executions wait for a version that no engine on the file has: {counts}; "
             f"run one with that code, or `semel executions unpin ID` after `semel check`",
+        )
+
+
+def _without_code(found: Scan, path: str) -> Iterator[Finding]:
+    """Functions of open executions that the owner of the file has not imported, such as one that was mistyped."""
+    try:
+        there = at_hand(path, sorted(found.unheld))
+    except StoreError:
+        return  # told by the check of the owner
+    waiting = [] if there is None else [name for name in sorted(found.unheld) if name not in there]
+    if waiting:
+        counts = ", ".join(f"{found.unheld[name]} of {name!r}" for name in waiting[:SHOWN_MAX])
+        yield Finding(
+            "code",
+            WARN,
+            f"executions wait for functions that the engine on the file has not imported: {counts}; import the modules "
+            f"that define them, or stop them: semel executions list",
         )
 
 

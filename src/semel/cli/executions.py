@@ -56,7 +56,8 @@ def list_command(
         return
     for row in rows:
         if row["waiting_for"]:
-            row["status"] = f"{row['status']}, waits for version {row['waiting_for']}"
+            what = "version" if row["is_pinned"] else "code of"
+            row["status"] = f"{row['status']}, waits for {what} {row['waiting_for']}"
     show_rows(rows, columns=_LIST_COLUMNS, output=output)
     if following is not None:
         say(f"there may be more: --after {following}")
@@ -74,7 +75,12 @@ def get(which: str, *, function: str | None, store: str, namespace: str, output:
         stream = find(reader, which, namespace=namespace, function=function)
         fields = _described(reader, stream, store)
     show_fields(fields, output=output)
-    if fields["waiting_for"]:
+    if fields["waiting_for"] and not fields["is_pinned"]:
+        say(
+            f"it waits for the code of {fields['waiting_for']!r}, which the engine on the file has not imported: "
+            f"run one that has"
+        )
+    elif fields["waiting_for"]:
         say(
             f"it is pinned and waits for version {fields['waiting_for']}: run an engine with that code on the file, "
             f"or let it go on under the code that is there, checked by its replay: semel executions unpin {stream.uid}"

@@ -12,7 +12,7 @@ from semel.errors import JournalCorruptError
 from semel.journal.holding import read
 from semel.kernel.entry import SETTLED, Kind, Record
 from semel.kernel.operation import Operation, fold, is_frozen, next_wake
-from semel.store.base import ACTOR, PARKED, RUNNING, Filter, Reader, Stream
+from semel.store.base import ACTOR, FUNCTION, PARKED, RUNNING, Filter, Reader, Stream
 
 PAGE: Final = 500
 TRIES_MAX: Final = 5
@@ -27,6 +27,7 @@ class Scan(Struct):
     handlers: Counter[tuple[str, str]] = field(default_factory=Counter)
     parked: list[str] = field(default_factory=list)
     pinned: list[Stream] = field(default_factory=list)
+    unheld: Counter[str] = field(default_factory=Counter)
     sleepers: list[tuple[str, str]] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
     held: int = 0
@@ -50,6 +51,8 @@ def scan(reader: Reader) -> Scan:
         if stream.holder is not None:
             found.held += 1
             continue
+        if stream.type == FUNCTION and not stream.is_pinned:
+            found.unheld[stream.name] += 1
         try:
             problem = _steady_problem(reader, stream)
         except JournalCorruptError as error:

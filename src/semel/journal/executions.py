@@ -138,6 +138,7 @@ def start_child(transaction: Transaction, parent: Stream, operation: Operation, 
         start.version,
         max(now_ms, parent.time_ms),
         0,
+        due_ms=header.deadline_ms or None,
         message=MessageHeader(INVOKE, header.method, sender=parent.uid, sender_operation=operation.id),
     )
     stream, append = _create(transaction, request)

@@ -108,6 +108,7 @@ class Services:
         self.computing = 0
         self.runners: dict[int, Runner] = {}
         self.survivors: list[Any] = []
+        self.unknown: set[str] = set()  # functions that were invoked, and that this process does not know
         self._ended_steps: list[tuple[Body, tuple[Any, ...]]] = []
         self.idle: OrderedDict[int, Body] = OrderedDict()
         self._step_threads: ThreadPoolExecutor | None = None

@@ -84,6 +84,7 @@ class Slot:
     outside: CallbackCall | InvokeCall | None = None  # how it is settled by somebody else
     payload: Payload | None = None
     child = ""
+    child_due_ms = 0  # the deadline of the execution that an invoke starts; 0 is none
     waiters: tuple[tuple[asyncio.Future[None], str], ...] = ()  # of a callback: who waits for it, and in which scope
     is_frozen = False  # a scope around it ended first
     full: Outcome | None = None  # of a scope whose result was too large to record
@@ -180,7 +181,7 @@ class Slot:
                 arguments=self.arguments,
                 version=asked.version,
                 payload=self.payload,
-                message=MessageHeader("invoke", asked.function),
+                message=MessageHeader("invoke", asked.function, deadline_ms=self.child_due_ms),
                 child=self.child,
             )
         return Started(

@@ -349,5 +349,6 @@ class Worker:
 
 
 def versions_at_hand(names: list[str]) -> list[str]:
-    """The versions of the functions that this process has of those named, as pinned executions have them."""
-    return [REGISTRY.functions[name].pinned_version for name in names if name in REGISTRY.functions]
+    """Which of the functions named this process has, and their versions, as pinned executions have them."""
+    known = [name for name in names if name in REGISTRY.functions]
+    return [*known, *(REGISTRY.functions[name].pinned_version for name in known)]
