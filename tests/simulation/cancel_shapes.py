@@ -33,10 +33,11 @@ class Moment(NamedTuple):
     """How an operation is to go so that it can be cancelled at a moment."""
 
     name: str
+    in_flight_ms: int = LASTS_MS
 
     @property
     def lasts_ms(self) -> int:
-        return {"in flight": LASTS_MS, "ended": 100}.get(self.name, 0)
+        return {"in flight": self.in_flight_ms, "ended": 100}.get(self.name, 0)
 
     @property
     def is_broken(self) -> bool:

@@ -2,12 +2,13 @@
 
 import ast
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from semel.kernel.entry import ARRIVING, Delivered, Kind, Settled, Started, Status
 from semel.store import codec
-from semel.testing import Crash, Plan, Shape
+from semel.testing import Close, Crash, Plan, Shape, Takeover
+from semel.testing.explore import MOMENTS as MOMENTS_OF_A_CRASH
 from semel.testing.explore import Opener, StoreName
 from semel.testing.trail import Place, Trail
 from semel.testing.world import World, silence
@@ -157,7 +158,8 @@ def cancel_problems(cell: Cell, seen: Seen, trail: Trail) -> list[str]:
     saw = seen.told[0]
     found, place = of_target(cell, trail)
     if place is None:
-        return [] if cell.moment == "unasked" else ["the operation is not in the journal"]
+        never_asked = cell.moment == "unasked" or len(seen.told) == 1  # a fault let the cancelling come first
+        return [] if never_asked else ["the operation is not in the journal"]
     if place.state != "settled":
         return [f"it did not settle: {found}"]
     if saw == C:
@@ -214,12 +216,19 @@ def undisturbed_problems(cell: Cell, seen: Seen) -> list[str]:
 
 
 def explore_cell(
-    cell: Cell, *, store: StoreName = "memory", is_evicted: bool = False, share: float = 1.0, seed: int = 0
+    cell: Cell,
+    *,
+    store: StoreName = "memory",
+    is_evicted: bool = False,
+    plans: Callable[[int], Iterator[Plan]] | None = None,
+    share: float = 1.0,
+    seed: int = 0,
 ) -> tuple[int, list[str]]:
     """The undisturbed run, then one for every crash. Returns how many runs there were, and what they broke.
 
-    `share` is the part of the crashes that is run, chosen by `seed`.
+    `share` is the part of the plans that is run, chosen by `seed`.
     """
+    plans = crashes if plans is None else plans
     luck = random.Random(f"{cell} {seed}")
     opener, shape = Opener(store), cell_shape(*cell, is_evicted=is_evicted)
     with silence():
@@ -228,15 +237,26 @@ def explore_cell(
         if alone.trail is not None and not problems:
             problems += [f"{cell}: {problem}" for problem in undisturbed_problems(cell, alone)]
         runs = 1
-        for write in range(1, alone.writes + 1):
-            for moment in ("before", "after"):
-                if share < 1 and luck.random() >= share:
-                    continue
-                plan: Plan = ((Crash(write, moment),),)
+        for plan in plans(alone.writes):
+            if share >= 1 or luck.random() < share:
                 seen = run_cell(cell, opener.open(0), plan, shape)
                 runs += 1
                 problems += [f"{cell}, {plan}: {problem}" for problem in seen.problems]
     return runs, problems
+
+
+def crashes(writes: int) -> Iterator[Plan]:
+    """Every single crash."""
+    for write in range(1, writes + 1):
+        yield from (((Crash(write, moment),),) for moment in MOMENTS_OF_A_CRASH)
+
+
+def departures(writes: int) -> Iterator[Plan]:
+    """The engine is closed, or another takes the execution over, at every moment."""
+    for write in range(1, writes + 1):
+        yield ((Close(write),),)
+        yield from (((Takeover(write, moment, "second engine"),),) for moment in MOMENTS_OF_A_CRASH)
+        yield ((Takeover(write, "after", "theft"),),)
 
 
 COLUMNS = {

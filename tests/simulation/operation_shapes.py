@@ -91,6 +91,26 @@ async def callback_cancelled(ctx: Context) -> str:
     return "gave up"
 
 
+@durable_function(name="sim.callback_shared")
+async def callback_shared(ctx: Context) -> list[Any]:
+    """Cancelled is a callback only with the last of those who wait for it."""
+    found: list[Any] = []
+    for name, cancelled in (("kept", 1), ("given up", 2)):
+        call = await ctx.create_callback(name=name)
+        await ctx.step(ask, call.id, name, 3_000)
+        tasks = [asyncio.create_task(call.result()) for _ in range(2)]
+        await ctx.wait(ms=100)
+        for task in tasks[:cancelled]:
+            task.cancel()
+        await asyncio.wait(tasks)
+        found.append([task.cancelled() for task in tasks])
+        try:
+            found.append(await call.result())
+        except CallbackError as error:
+            found.append(error.error_type)
+    return found
+
+
 @durable_function(name="sim.kid")
 async def kid(ctx: Context, n: int) -> int:
     await ctx.wait(ms=100 * n)
@@ -279,6 +299,13 @@ TOO_LATE = [
     "fine",
 ]
 
+# The answer came before the cancelling: it was given early, or the process was down.
+SHARED = frozenset(
+    f"returned {[*kept, *given_up]!r}"
+    for kept in ([[True, False], "kept"], [[False, False], "kept"])
+    for given_up in ([[True, True], "Cancelled"], [[False, False], "given up"])
+)
+
 
 def _run(name: str, function: Any, *arguments: Any, **fields: Any) -> Shape:
     async def scenario(client: Client) -> Any:
@@ -296,6 +323,10 @@ def operation_shapes() -> list[Shape]:
         _run("callback race, evicted", callback_race, has_answers=True, limits=evicting),
         _run("callback ends", callback_ends, has_answers=True, outcomes=frozenset({f"returned {TOO_LATE!r}"})),
         _run("callback cancelled", callback_cancelled, has_answers=True, outcomes=frozenset({"returned 'late'"})),
+        *(
+            _run(f"callback shared{title}", callback_shared, has_answers=True, limits=limits, outcomes=SHARED)
+            for title, limits in (("", Limits(poll_ms=600_000)), (", evicted", evicting))
+        ),
         _run("invoke", invoke, 3),
         _run("invoke, evicted", invoke, 3, limits=evicting),
         _run("invoke times out", invoke_times_out, outcomes=frozenset({"returned 'came'"})),

@@ -13,7 +13,7 @@ from semel.runtime.slot import RUNNING, Slot
 from semel.testing.place import MemoryPlace
 from semel.testing.world import silence
 from tests.simulation.cancel_shapes import CAUSES, MOMENTS, ROWS
-from tests.simulation.cancel_table import CELLS, EVERY, MISSING, Cell, explore_cell, page_table, run_cell
+from tests.simulation.cancel_table import CELLS, EVERY, MISSING, Cell, departures, explore_cell, page_table, run_cell
 
 PAGE = Path(__file__).parents[2] / "docs" / "cancellation.md"
 RUNS: Counter[str] = Counter()
@@ -45,6 +45,13 @@ def test_R2_holds_on_sqlite_and_for_bodies_that_are_evicted(which: int) -> None:
 def test_R2_holds_for_every_cell_whose_body_is_evicted(cell: Cell) -> None:
     assert explore_cell(cell, is_evicted=True)[1] == []
     assert explore_cell(cell, store="sqlite", share=0.5)[1] == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_R2_holds_when_the_body_leaves_memory_or_another_engine_has_it(cell: Cell) -> None:
+    assert explore_cell(cell, plans=departures)[1] == []
 
 
 def test_every_operation_has_every_cell_or_a_reason_why_not() -> None:
