@@ -459,11 +459,12 @@ def cell_shape(name: str, moment: str, cause: str, *, is_evicted: bool = False) 
 
         return Shape(name=title, scenario=scenario, limits=limits)
 
-    async def stopping(client: Client) -> Any:
-        run = asyncio.ensure_future(client.run(stopped, name, moment, key="k"))
+    async def stop(client: Client) -> None:
         await asyncio.sleep(STOPPED_MS[moment] / 1000)
         with contextlib.suppress(SemelError):  # an earlier life stopped it
             await client.engine.executions.stop("k", function="table.stopped")
-        return await run
+
+    async def stopping(client: Client) -> Any:
+        return (await asyncio.gather(client.run(stopped, name, moment, key="k"), stop(client)))[0]
 
     return Shape(name=title, scenario=stopping, limits=limits)
