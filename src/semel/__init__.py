@@ -9,11 +9,12 @@ from semel.callbacks import Callbacks
 from semel.context import Context
 from semel.deploy import Checked, check
 from semel.engine import Engine
-from semel.executions import ActorInfo, Execution, ExecutionInfo, Executions, Page
+from semel.executions import ActorInfo, Execution, Executions
 from semel.facet import DurabilityFacet, Facet
 from semel.function import EFFECT_KEY, durable_function, plain_function, step
 from semel.history import Event
 from semel.kernel.values import value
+from semel.listing import ExecutionInfo, Page
 from semel.poll import Poll
 from semel.retry import Retry
 from semel.runtime.services import Limits

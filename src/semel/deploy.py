@@ -12,12 +12,12 @@ from semel.function import REGISTRY
 from semel.journal import holding
 from semel.runtime.rehearsal import SAFE, Finding, Verdict, rehearse
 from semel.runtime.services import Limits
-from semel.store.base import FUNCTION, PARKED, PAUSED, RUNNING, Filter, Reader, Stream
+from semel.store.base import FUNCTION, PARKED, PAUSED, PAUSING, RUNNING, Filter, Reader, Stream
 from semel.store.sqlite import SqliteReader
 from semel.store.sqlite_file import open_reader
 
 PAGE: Final = 500
-OPEN: Final = (RUNNING, PAUSED, PARKED)
+OPEN: Final = (RUNNING, PAUSING, PAUSED, PARKED)
 SQLITE: Final = "sqlite:///"
 
 
@@ -82,11 +82,10 @@ def _checked(reader: Reader, namespace: str, limits: Limits | None, seconds_max:
 
 
 def _open_executions(reader: Reader, namespace: str) -> Iterator[Stream]:
-    for status in OPEN:
-        before: int | None = None
-        while page := reader.list(Filter(FUNCTION, namespace, None, status, before, PAGE)):
-            yield from page
-            before = page[-1].number
+    before: int | None = None
+    while page := reader.list(Filter(FUNCTION, namespace, None, OPEN, before, PAGE)):
+        yield from page
+        before = page[-1].number
 
 
 def _look_at(reader: Reader, stream: Stream, limits: Limits | None, seconds_max: float) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -12,10 +12,8 @@ from semel.errors import (
     ExecutionError,
     ExecutionStoppedError,
     ExecutionTimedOutError,
-    LimitExceededError,
     NotFoundError,
     ParkedError,
-    ValidationError,
 )
 from semel.history import Event, render
 from semel.journal import executions as journal
@@ -24,57 +22,12 @@ from semel.journal.outcomes import outcome_in
 from semel.kernel import values
 from semel.kernel.entry import Control, Controlled, Record, Settled, Status
 from semel.kernel.mailbox import Mailbox
-from semel.runtime.worker import versions_at_hand
+from semel.listing import ExecutionInfo, Page, Wanted, info_of, list_executions
 from semel.store import codec
-from semel.store.base import (
-    ACTOR,
-    FUNCTION,
-    PARKED,
-    PAUSED,
-    PAUSING,
-    RUNNING,
-    Filter,
-    KeyId,
-    Needs,
-    Reader,
-    Stream,
-    Transaction,
-)
+from semel.store.base import ACTOR, FUNCTION, PARKED, PAUSED, Filter, KeyId, Needs, Reader, Stream, Transaction
 
 T = TypeVar("T")
 Events = list[Event]
-
-
-class ExecutionInfo(Struct, frozen=True):
-    """What is known of an execution.
-
-    `status` is RUNNING, PAUSING, PAUSED, PARKED, SUCCEEDED, FAILED, STOPPED or TIMED_OUT. `reason` is why
-    it is paused or parked. `version` is that of the code it began with; if `is_pinned`, no other may
-    run it. `waiting_for` is what no worker has that it needs: that version, or its function.
-    """
-
-    id: str
-    function: str
-    name: str
-    status: str
-    started_ms: int
-    ended_ms: int | None = None
-    wake_ms: int | None = None
-    holder: str | None = None
-    version: str = ""
-    reason: str = ""
-    result: Any = None
-    error_type: str = ""
-    error_message: str = ""
-    is_pinned: bool = False
-    waiting_for: str = ""
-
-
-class Page(Struct, frozen=True):
-    """One page of a list, newest first. `next` is what to pass as `after` for the next one, or None."""
-
-    items: list[ExecutionInfo]
-    next: int | None = None
 
 
 class Execution(Generic[T]):
@@ -118,11 +71,6 @@ def control_reason(reader: Reader, stream: Stream) -> str:
     return ""
 
 
-def shown_status(stream: Stream) -> str:
-    """The status as people see it: a paused execution is PAUSING while somebody holds it."""
-    return PAUSING if stream.status == PAUSED and stream.holder is not None else stream.status
-
-
 def parked_error(reader: Reader, stream: Stream) -> ParkedError:
     """The error of whoever waits for a parked stream."""
     return ParkedError(
@@ -162,31 +110,80 @@ class Executions:
         self._retention_of = retention_of
 
     async def list(
-        self, *, function: str | None = None, status: str | None = None, after: int | None = None, limit: int = 100
+        self,
+        *,
+        function: str | None = None,
+        status: str | Sequence[str] | None = None,
+        started_after_ms: int | None = None,
+        started_before_ms: int | None = None,
+        name_prefix: str = "",
+        after: str | None = None,
+        limit: int = 100,
+        oldest_first: bool = False,
     ) -> Page:
-        """A page of executions, newest first. Raises LimitExceededError for a page over `Limits.page_max`."""
-        return list_executions(
-            self._reader(),
-            Filter(FUNCTION, self._namespace, function, status, after, check_page(limit, self._page_max)),
+        """A page of executions, newest first unless told otherwise; `after` is `next` of the page before.
+
+        `status` is one or several; started at or after the one time, and before the other. Raises
+        LimitExceededError for a page over `Limits.page_max`, ValidationError.
+        """
+        wanted = Wanted(
+            namespace=self._namespace,
+            page_max=self._page_max,
+            function=function,
+            status=status,
+            started_after_ms=started_after_ms,
+            started_before_ms=started_before_ms,
+            name_prefix=name_prefix,
+            after=after,
+            limit=limit,
+            oldest_first=oldest_first,
         )
+        return list_executions(self._reader(), wanted)
 
     async def get(self, which: str, *, function: str | None = None) -> ExecutionInfo:
         """One execution by id, or by name within `function`. Raises NotFoundError."""
         reader = self._reader()
         return describe(reader, find(reader, which, namespace=self._namespace, function=function))
 
-    async def history(self, which: str, *, function: str | None = None) -> Events:
-        """The events of one execution, in AWS's terms. Raises NotFoundError."""
+    async def history(
+        self,
+        which: str,
+        *,
+        function: str | None = None,
+        after: int | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> Events:
+        """The events of one execution, in AWS's terms; all of them, unless a page is asked for.
+
+        A page has up to `limit` events that follow event `after`; with `reverse` the last one comes first,
+        and `after` is followed by those before it. Raises NotFoundError, ValidationError.
+        """
         reader = self._reader()
         stream = find(reader, which, namespace=self._namespace, function=function)
-        return render(read_all(reader, stream))
+        return render(read_all(reader, stream), after=after, limit=limit, reverse=reverse)
 
-    async def stop(self, which: str, *, function: str | None = None, reason: str = "") -> ExecutionInfo:
+    async def stop(
+        self, which: str, *, function: str | None = None, reason: str = "", children: bool = False
+    ) -> ExecutionInfo:
         """End an execution as STOPPED, durable when this returns. One that has an outcome keeps it.
 
-        A step body that runs goes on until it ends; its result is dropped. Raises NotFoundError.
+        A step body that runs goes on until it ends; its result is dropped. What it has invoked goes on,
+        unless `children` are to be stopped with it, in the same transaction. Raises NotFoundError.
         """
-        return await self._control(lifecycle.stop, which, function=function, reason=reason)
+        if not children:
+            return await self._control(lifecycle.stop, which, function=function, reason=reason)
+        found = find(self._reader(), which, namespace=self._namespace, function=function)
+        now_ms = self._now_ms()
+
+        def call(transaction: Transaction) -> list[tuple[Stream, Settled | None]]:
+            stopped = lifecycle.stop_with_children(transaction, found.number, reason=reason, now_ms=now_ms)
+            return [(stream, outcome_in(transaction, stream)) for stream in stopped]
+
+        stopped = await self._run(call, needs=Needs((found.number,)))
+        for stream, settled in stopped:
+            self._told(stream, settled)
+        return _described(self._reader(), *stopped[0])
 
     async def pause(
         self, which: str, *, function: str | None = None, reason: str = "", timeout_paused: bool = True
@@ -255,28 +252,14 @@ class Executions:
         return _described(self._reader(), stream, settled)
 
 
-def check_page(limit: int, page_max: int) -> int:
-    """Return the limit, or raise LimitExceededError or ValidationError."""
-    if limit < 1:
-        raise ValidationError(f"page limit: found {limit}, expected 1 to {page_max}")
-    if limit > page_max:
-        raise LimitExceededError(f"page limit: found {limit}, expected 1 to {page_max}; ask for several pages")
-    return limit
-
-
-def list_executions(reader: Reader, which: Filter) -> Page:
-    """A page of executions without their results."""
-    streams = reader.list(which)
-    following = streams[-1].number if len(streams) == which.limit else None
-    return Page([_info(stream) for stream in streams], following)
-
-
 def find(reader: Reader, which: str, *, namespace: str, function: str | None, type: str = FUNCTION) -> Stream:
     """The stream with an id, or a name within a function. Raises NotFoundError."""
     stream = reader.stream_by_uid(which)
     if stream is None and function is not None:
         key = reader.key(KeyId(namespace, journal.operation_of(function), which))
         stream = None if key is None else reader.stream(key.stream)
+        if stream is not None and key is not None and stream.uid != key.operation:
+            stream = None  # it was deleted, and its number is another's by now
     if stream is None or stream.type != type:
         hint = "" if function is not None else "; give the function too to look it up by name"
         raise NotFoundError(f"execution {which!r}: there is none in namespace {namespace!r}{hint}")
@@ -298,39 +281,13 @@ def describe(reader: Reader, stream: Stream) -> ExecutionInfo:
 
 def _described(reader: Reader, stream: Stream, settled: Settled | None) -> ExecutionInfo:
     if stream.status in (PARKED, PAUSED):
-        return _info(stream, reason=control_reason(reader, stream))
+        return info_of(stream, reason=control_reason(reader, stream))
     if settled is None:
-        return _info(stream)
+        return info_of(stream)
     result = None if settled.result is None else values.decode(settled.result.data)
     if settled.error is None:
-        return _info(stream, result=result)
-    return _info(stream, error_type=settled.error.type, error_message=settled.error.message)
-
-
-def waiting_for(stream: Stream, at_hand: Collection[str]) -> str:
-    """What an execution waits for: the version that it is pinned to, or its function, if that is not `at_hand`."""
-    if stream.status != RUNNING or stream.holder is not None:
-        return ""
-    if stream.is_pinned:
-        return stream.code_version if stream.version not in at_hand else ""
-    return stream.name if stream.name not in at_hand else ""
-
-
-def _info(stream: Stream, **more: Any) -> ExecutionInfo:
-    return ExecutionInfo(
-        stream.uid,
-        stream.name,
-        stream.key,
-        shown_status(stream),
-        stream.created_ms,
-        stream.ended_ms,
-        stream.wake_ms,
-        stream.holder,
-        stream.code_version,
-        is_pinned=stream.is_pinned,
-        waiting_for=waiting_for(stream, versions_at_hand([stream.name])),
-        **more,
-    )
+        return info_of(stream, result=result)
+    return info_of(stream, error_type=settled.error.type, error_message=settled.error.message)
 
 
 class ActorInfo(Struct, frozen=True):

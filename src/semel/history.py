@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from semel.errors import ValidationError
 from semel.kernel import values
 from semel.kernel.entry import (
     Controlled,
@@ -62,18 +63,37 @@ class Event(Struct, frozen=True, omit_defaults=True):
     error_message: str = ""
 
 
-def render(records: Iterable[Record]) -> list[Event]:
-    """The events of a stream in order."""
-    events: list[Event] = []
+def render(
+    records: Iterable[Record], *, after: int | None = None, limit: int | None = None, reverse: bool = False
+) -> list[Event]:
+    """The events of a stream in order, or the last one first. A page has up to `limit` that follow event `after`.
+
+    Raises ValidationError for a limit or an event that cannot be.
+    """
+    for name, found in (("limit", limit), ("after", after)):
+        if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < 1):
+            raise ValidationError(f"history {name}: found {found!r}, expected a whole number, 1 or more, or None")
+    found_events: list[tuple[str, int, dict[str, Any]]] = []
     operations: dict[str, Operation] = {}
     for record in records:
         entry = record.entry
         at_ms = record.time_ms + entry.offset_ms
         before = operations.get(getattr(entry, "operation", ""))
         fold(operations, [(entry, at_ms)])
-        for type_name, fields in _events(entry, before):
-            events.append(Event(len(events) + 1, type_name, at_ms, **fields))
-    return events
+        found_events.extend((type_name, at_ms, fields) for type_name, fields in _events(entry, before))
+    ids = range(1, len(found_events) + 1)
+    if reverse:
+        ids = range(min(len(ids) + 1, after or len(ids) + 1) - 1, 0, -1)
+    elif after is not None:
+        ids = ids[after:]
+    return [_event(event_id, *found_events[event_id - 1]) for event_id in ids[:limit]]
+
+
+def _event(event_id: int, type_name: str, at_ms: int, fields: dict[str, Any]) -> Event:
+    """An event of the page. Only its values are decoded, not those of the whole history."""
+    if "result" in fields:
+        fields = fields | {"result": _value(fields["result"])}
+    return Event(event_id, type_name, at_ms, **fields)
 
 
 def _events(entry: Entry, before: Operation | None) -> list[tuple[str, dict[str, Any]]]:
@@ -88,12 +108,13 @@ def _events(entry: Entry, before: Operation | None) -> list[tuple[str, dict[str,
             fields = _identity(before) | {"attempt": before.attempt + 1, "due_ms": entry.due_ms} | _error(entry.error)
             return [*_silent_start(before), ("StepFailed", fields)]
         case TurnEnded():
-            return [("TurnEnded", {"id": entry.operation, "result": _value(entry.state)})]
+            return [("TurnEnded", {"id": entry.operation, "result": entry.state})]
         case InvocationEnded():
             return [("InvocationCompleted", {"attempt": entry.invocation} | _error(entry.error))]
         case Controlled():
             verb = {"pause": "Paused", "resume": "Resumed", "park": "Parked", "unpin": "Unpinned"}[entry.action.value]
-            return [(f"Execution{verb}", {"error_message": entry.reason} if entry.reason else {})]
+            reason = {"error_message": entry.reason} if entry.reason else {}
+            return [(f"Execution{verb}", reason | {"due_ms": entry.due_ms})]
         case _:
             return []
 
@@ -108,7 +129,7 @@ def _started(entry: Started) -> dict[str, Any]:
         "due_ms": entry.due_ms,
     }
     if entry.payload is not None:
-        fields["result"] = _value(entry.payload)
+        fields["result"] = entry.payload
     return fields
 
 
@@ -116,7 +137,7 @@ def _ended(entry: Settled, before: Operation | None) -> list[tuple[str, dict[str
     if before is None:
         return []
     noun = _NOUNS[before.kind]
-    fields = _identity(before) | {"result": _value(entry.result)}
+    fields = _identity(before) | {"result": entry.result}
     if entry.status is Status.CANCELLED:
         verb = "Cancelled" if before.kind is Kind.WAIT else "Failed"
         fields |= {} if before.kind is Kind.WAIT else {"error_type": "Cancelled"}

@@ -91,6 +91,21 @@ def test_G6_a_deleted_execution_still_answers_its_key_and_is_not_run_again(place
     run(scenario())
 
 
+def test_the_name_of_a_deleted_execution_is_no_other_execution(place: Place) -> None:
+    async def scenario() -> None:
+        async with place.engine() as engine:
+            await engine.run(add, 1, 2, key="k")
+            await engine.executions.delete("k", function="deleting-add")
+        async with place.engine() as engine:
+            other = await engine.start(long, key="other")  # in a file it may get the number of the deleted one
+            for act in (engine.executions.get, engine.executions.stop, engine.executions.pause):
+                with pytest.raises(NotFoundError):
+                    await act("k", function="deleting-add")
+            assert (await engine.executions.get(other.id)).status == "RUNNING"
+
+    run(scenario())
+
+
 def test_what_runs_is_neither_deleted_nor_loses_its_key(place: Place) -> None:
     async def scenario() -> None:
         async with place.engine() as engine:

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from semel.journal import advance
+from semel.journal import advance, lifecycle
+from semel.journal.deadline import Deadline
 from semel.kernel import memo, values
-from semel.runtime import slot, steps
+from semel.runtime import invocation, slot, steps, sweeper
 from semel.runtime.body import Body
 from semel.runtime.invocation import Invocation
 from semel.store import base
+from semel.store.memory import MemoryStore
 from semel.testing import Violation, explore
 from semel.testing.explore import Kind
 from tests.simulation.corpus import SHAPES
@@ -105,3 +107,39 @@ def test_a_patch_decided_by_deliveries_alone_is_taken_too_late(monkeypatch: pyte
 
     monkeypatch.setattr(memo.Memo, "patched", patched)
     assert "outcome" in rules_broken("crash", shapes=("patched before a wait", "sync patched"))
+
+
+def test_a_pause_that_its_invocation_does_not_heed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Invocation, "_set_paused", lambda invocation, stream: None)
+    assert "pause" in rules_broken("arrival", shapes=("paused beside",))
+
+
+def test_J10_a_delete_that_keeps_no_outcome_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "_key_of", lambda transaction, stream: None)
+    assert "J10" in rules_broken("arrival", shapes=("sequential",))
+
+
+def test_J10_a_sweep_before_the_retention_is_over_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = MemoryStore.scan_ended
+    monkeypatch.setattr(
+        MemoryStore,
+        "scan_ended",
+        lambda store, after, *, until_ms, limit: scan(store, after, until_ms=2**60, limit=limit),
+    )
+    monkeypatch.setattr(sweeper, "retention_of", lambda name, limits: 0)
+    assert "J10" in rules_broken("crash", shapes=("swept",))
+
+
+def test_G8_a_time_out_before_its_time_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    time_out = invocation.time_out
+    monkeypatch.setattr(invocation, "time_out", lambda *given, **known: time_out(*given, **(known | {"due_ms": 0})))
+    set_deadline = Invocation._set_deadline
+    monkeypatch.setattr(
+        Invocation, "_set_deadline", lambda run, due_ms: set_deadline(run, None if due_ms is None else due_ms - 500)
+    )
+    assert "G8" in rules_broken("crash", shapes=("timed out in a step",))
+
+
+def test_G8_a_resume_that_gives_no_time_back_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Deadline, "after", lambda deadline, now_ms: deadline.held_due_ms)
+    assert "G8" in rules_broken("crash", shapes=("paused with its clock held",))

@@ -181,7 +181,7 @@ class Stores(RuleBasedStateMachine):
         self.same("due", [lambda s=s: [s.due(now_ms, limit=limit, names=names)] for s in self.stores])
         self.same("next_wake", [lambda s=s: [s.next_wake(names=names)] for s in self.stores])
         self.same("dead_workers", [lambda s=s: [s.dead_workers(now_ms)] for s in self.stores])
-        self.same("list", [lambda s=s: [s.list(Filter(status=status, limit=limit))] for s in self.stores])
+        self.same("list", [lambda s=s: [s.list(Filter(statuses=(status,), limit=limit))] for s in self.stores])
         self.same("scan_ended", [lambda s=s: [s.scan_ended(now_ms, until_ms=9, limit=limit + 1)] for s in self.stores])
         after = None if first == 0 else key_id("a", "actor:Cart/0")
         self.same(

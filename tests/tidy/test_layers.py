@@ -31,6 +31,7 @@ LAYERS = {
     "semel.actor_ref": 5,
     "semel.callbacks": 5,
     "semel.executions": 5,
+    "semel.listing": 5,
     "semel.deploy": 5,
     "semel.post": 5,
     "semel.served": 5,

@@ -24,6 +24,7 @@ from semel.errors import (
     StoreFullError,
     UnavailableError,
     UnknownHandlerError,
+    WrongStatusError,
 )
 
 INTERRUPTED: Final = 130
@@ -33,6 +34,7 @@ EXIT_CODES: Final[tuple[tuple[type[SemelError], int], ...]] = (
     (IdempotencyConflictError, 4),
     (AlreadyStartedError, 4),
     (InProgressError, 4),
+    (WrongStatusError, 4),
     (IllegalTransitionError, 4),
     (ConflictError, 4),
     (RequestError, 2),

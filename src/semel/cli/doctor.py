@@ -157,7 +157,7 @@ def _owner(path: str) -> Finding:
 
 def _pinned(found: Scan, path: str) -> Iterator[Finding]:
     """The versions that pinned executions wait for, because the owner of the file does not have them."""
-    from semel.executions import waiting_for
+    from semel.listing import waiting_for
 
     versions = versions_of_owner(path, found.pinned)
     waiting = Counter(version for stream in found.pinned if (version := waiting_for(stream, versions)))

@@ -103,3 +103,26 @@ def instant(at_ms: int) -> str:
         return dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC).isoformat(sep=" ", timespec="milliseconds")[:23] + "Z"
     except (OverflowError, ValueError, OSError):
         return str(at_ms)
+
+
+class Instant(click.ParamType[int]):
+    """A time as an option takes it: milliseconds since 1970, or ISO 8601; without a zone it is UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value)
+        try:
+            if text.lstrip("-").isdecimal() and "-" not in text[1:]:
+                return int(text)
+            found = dt.datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"{text!r}: expected milliseconds since 1970, or a time such as 2026-03-01T12:30Z", param, ctx)
+        if found.tzinfo is None:
+            found = found.replace(tzinfo=dt.UTC)
+        return round(found.timestamp() * 1000)
+
+
+INSTANT: Final = Instant()

@@ -15,15 +15,18 @@ from semel.cli.plain import plain, stored
 from semel.errors import SerializationError
 from semel.function import FunctionSpec
 from semel.kernel import ids, values
-from semel.kernel.entry import Payload
+from semel.kernel.entry import EXECUTION_MS_MAX, Payload
 
 
 @click.command()
 @click.argument("target", metavar="MODULE:FUNCTION")
 @click.argument("document", metavar="[JSON]", required=False)
 @click.option("--key", help="Idempotency key, and the execution's name. Random if left out.")
+@click.option(
+    "--timeout-ms", type=click.IntRange(1, EXECUTION_MS_MAX), help="If it is new: after this time it ends TIMED_OUT."
+)
 @store_option
-def run(target: str, document: str | None, key: str | None, store: str) -> None:
+def run(target: str, document: str | None, key: str | None, timeout_ms: int | None, store: str) -> None:
     """Run a durable function to its outcome and print the result as JSON.
 
     JSON is the function's argument; an array, or an object by name, where it takes several; `-` reads
@@ -40,7 +43,7 @@ def run(target: str, document: str | None, key: str | None, store: str) -> None:
     encoded = values.encode(arguments)
     if key is None:
         say("no --key: this execution cannot be joined by running the command again")
-    show_json(_outcome(path, spec, arguments, encoded, key=key, store=store))
+    show_json(_outcome(path, spec, arguments, encoded, key=key, timeout_ms=timeout_ms, store=store))
 
 
 def _outcome(
@@ -50,15 +53,16 @@ def _outcome(
     encoded: bytes,
     *,
     key: str | None,
+    timeout_ms: int | None,
     store: str,
 ) -> Any:
     """The result as plain JSON, from the owner of the file or from an engine of our own."""
     from semel.runtime.owner_socket import call
 
-    request = {"function": spec.name, "arguments": encoded, "key": key}
+    request = {"function": spec.name, "arguments": encoded, "key": key, "timeout_ms": timeout_ms}
     answer = call(path, "run", request, timeout_ms=None)
     if answer is None:
-        return plain(asyncio.run(_run_here(spec, arguments, key=key, store=store)))
+        return plain(asyncio.run(_run_here(spec, arguments, key=key, timeout_ms=timeout_ms, store=store)))
     try:
         return plain(values.decode(answer.ok))
     except SerializationError:
@@ -66,9 +70,11 @@ def _outcome(
         return stored(Payload(answer.ok))
 
 
-async def _run_here(spec: FunctionSpec, arguments: tuple[Any, ...], *, key: str | None, store: str) -> Any:
+async def _run_here(
+    spec: FunctionSpec, arguments: tuple[Any, ...], *, key: str | None, timeout_ms: int | None, store: str
+) -> Any:
     from semel.engine import Engine
 
     async with Engine(store) as engine:
-        execution = await engine.start_spec(spec, arguments, key=key)
+        execution = await engine.start_spec(spec, arguments, key=key, timeout_ms=timeout_ms)
         return await execution.result()

@@ -12,7 +12,7 @@ from semel.errors import JournalCorruptError
 from semel.journal.holding import read
 from semel.kernel.entry import SETTLED, Kind, Record
 from semel.kernel.operation import Operation, fold, is_frozen, next_wake
-from semel.store.base import ACTOR, FUNCTION, PARKED, RUNNING, Filter, Reader, Stream
+from semel.store.base import ACTOR, FUNCTION, PARKED, PAUSED, RUNNING, Filter, Reader, Stream
 
 PAGE: Final = 500
 TRIES_MAX: Final = 5
@@ -45,9 +45,10 @@ def scan(reader: Reader) -> Scan:
             found.parked.append(stream.uid)
         if stream.is_pinned and stream.ended_ms is None:
             found.pinned.append(stream)
+        if stream.status in (RUNNING, PAUSED):
+            found.handlers[stream.type, stream.name] += 1
         if stream.status != RUNNING:
             continue
-        found.handlers[stream.type, stream.name] += 1
         if stream.holder is not None:
             found.held += 1
             continue

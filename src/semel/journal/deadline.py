@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from semel.kernel.entry import EXECUTION_MS_MAX, Control, Controlled, Entry, Kind, Started
+from semel.kernel.entry import CLOCKED, EXECUTION_MS_MAX, Control, Controlled, Entry, Kind, Started
 from semel.store import codec
 from semel.store.base import Row, Stream, Transaction
 
@@ -28,7 +28,7 @@ class Deadline(Struct):
                 case Started(kind=Kind.EXECUTION):
                     deadline.started_ms = at_ms
                     deadline.due_ms = entry.due_ms
-                case Controlled():
+                case Controlled(action=action) if action in CLOCKED:
                     deadline._control(entry, at_ms)
                 case _:
                     pass

@@ -107,6 +107,23 @@ def stop(transaction: Transaction, number: int, *, reason: str, now_ms: int) -> 
     return _end(transaction, stream, Action.STOP, ErrorData("ExecutionStopped", reason or "stopped"), now_ms=now_ms)
 
 
+def stop_with_children(transaction: Transaction, number: int, *, reason: str, now_ms: int) -> list[Stream]:
+    """`stop`, and with it whatever it has invoked and is still running, and what that has. Returns all, it first.
+
+    An execution that has ended keeps its outcome, and what it had invoked goes on.
+    """
+    stopped = [_found(transaction, number)]
+    if stopped[0].ended_ms is not None:
+        return stopped
+    for stream in stopped:
+        for operation in arrivals.fold_of(transaction, stream).values():
+            uid = "" if operation.start is None else operation.start.child  # one that was given up may still run
+            child = arrivals.find(transaction, uid) if uid else None
+            if child is not None and child.ended_ms is None:
+                stopped.append(child)
+    return [stop(transaction, stream.number, reason=reason, now_ms=now_ms) for stream in stopped]
+
+
 class TimedOut(Struct, frozen=True, gc=False):
     """What came of a time-out: the outcome that it gave, or the deadline that the execution still has, if any."""
 

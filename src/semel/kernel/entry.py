@@ -67,6 +67,9 @@ class Control(StrEnum):
     UNPIN = "unpin"
 
 
+CLOCKED = frozenset({Control.PAUSE, Control.RESUME, Control.PARK})  # those that set the deadline anew
+
+
 class Payload(
     Struct, frozen=True, omit_defaults=True, rename={"data": "d", "encoding": "e", "digest": "h", "key_id": "k"}
 ):

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from semel.errors import IllegalTransitionError
 from semel.kernel.entry import (
+    CLOCKED,
     SETTLED,
     Controlled,
     Effect,
@@ -384,7 +385,7 @@ def fold(operations: dict[str, Operation], entries: Iterable[tuple[Entry, int]])
     for entry, at_ms in entries:
         operation_id = getattr(entry, "operation", None)
         if operation_id is None:
-            if isinstance(entry, Controlled):
+            if isinstance(entry, Controlled) and entry.action in CLOCKED:
                 _set_deadline(operations, entry.due_ms)
             continue
         after = evolve(operations.get(operation_id), entry, at_ms)

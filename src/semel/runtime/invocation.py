@@ -72,6 +72,7 @@ class Invocation:
         self._on_timed_out = on_timed_out
         self._alarm = Alarm(services, self._wake)
         self._deadline: Alarm | None = None
+        self._is_held_back = False  # its time was over when it was claimed, so that its body was not let go on
         self._covered: list[Slot] = []
         self._ending: End | None = None
         self._is_ended = False
@@ -133,8 +134,9 @@ class Invocation:
     def _may_go_on(self) -> bool:
         """Whether the body is to run: there is time left, and the execution is not paused."""
         due_ms = self.holder.operations[self.stream.uid].due_ms
+        self._is_held_back = due_ms is not None and due_ms <= self.services.clock.now_ms()
         self._set_deadline(due_ms)
-        if due_ms is not None and due_ms <= self.services.clock.now_ms():
+        if self._is_held_back:
             return False
         if self.stream.status == PAUSED:
             self._release()  # it was claimed for its deadline, and the clock was set back
@@ -268,9 +270,19 @@ class Invocation:
 
     def heed(self, stream: Stream) -> None:
         """The execution was paused, or resumed before this run let go of it."""
-        if self._ending is None and not self._is_ended and self.body.main is not None:
+        if self._is_going_on:
             self._set_paused(stream)
+            # Whoever asked for it is a task, and a body is pumped from a plain callback only.
+            self.services.loop.call_soon(self._heed_now)
+
+    def _heed_now(self) -> None:
+        if self._is_going_on:
             self._wake()
+
+    @property
+    def _is_going_on(self) -> bool:
+        """Whether this run holds its stream, and its body has begun and not ended."""
+        return self._ending is None and not self._is_ended and not self._is_held_back and self.body.main is not None
 
     def _set_paused(self, stream: Stream) -> None:
         self.body.is_paused = stream.status == PAUSED
@@ -302,7 +314,13 @@ class Invocation:
             if not self._is_ended:
                 self.lose()
             self._on_timed_out(answer.stream, answer.outcome)
-        elif self._ending is None and not self._is_ended:
+        elif self._ending is not None or self._is_ended:
+            return
+        elif answer.stream is None or answer.stream.epoch != self.stream.epoch:
+            self.lose()  # somebody else ended it, or took it, and has not told us
+        elif self._is_held_back:
+            self._release()  # it was paused meanwhile, or its deadline moved: whoever claims it next reads that
+        else:
             self._set_deadline(answer.due_ms)
 
     # What the journal answers.

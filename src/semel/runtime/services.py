@@ -48,7 +48,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     drain_ms: int = 5_000
     retention_ms: int = 14 * 24 * 3_600_000
     sweep_ms: int = 600_000
-    sweep_batch_max: int = 64
+    sweep_batch_max: int = 128
     page_max: int = 1_000
 
     def __post_init__(self) -> None:

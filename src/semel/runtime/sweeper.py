@@ -1,7 +1,7 @@
 """The retention sweep: what ended long enough ago is removed, a little at a time.
 
 A pass goes through the streams by number and then through the keys, a page at a time, with a
-cursor and no index of its own. Between two batches it rests for several times as long as the last
+cursor and no index of its own. Between two batches it rests for as long as the last
 one took, so that it has a small share of the loop and the disk, however much there is to do.
 """
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("semel.sweeper")
 FIRST_PASS_MS: Final = 10_000  # an engine that is open for a short time does its share, too
 PAGE: Final = 1_024  # rows that are looked at in one go
 REST_S: Final = 0.005
-REST_SHARE: Final = 4  # times as long as the work took
+REST_SHARE: Final = 1  # times as long as the work took
 
 
 def retention_of(name: str, limits: Limits) -> int:

@@ -87,6 +87,11 @@ class Stream(Struct, frozen=True, gc=False):
         """The version of the code that it began with."""
         return self.version.removesuffix(PINNED)
 
+    @property
+    def shown_status(self) -> str:
+        """The status as people see it: a paused execution is PAUSING while somebody holds it."""
+        return PAUSING if self.status == PAUSED and self.holder is not None else self.status
+
 
 class KeyId(Struct, frozen=True, gc=False):
     """What an idempotency key is unique within. `operation` is `fn:NAME` or `actor:TYPE/KEY`."""
@@ -146,14 +151,23 @@ class Needs(Struct, frozen=True, gc=False):
 
 
 class Filter(Struct, frozen=True, gc=False):
-    """Which streams to list, newest first. `before` is the last number of the page before."""
+    """Which streams to list, newest first unless `oldest_first`.
+
+    `statuses` are as they are shown. Streams are numbered in the order of their creation: those `before` a number
+    and `after` one are listed, created at or after one time and before the other.
+    """
 
     type: str | None = None
     namespace: str | None = None
     name: str | None = None
-    status: str | None = None
+    statuses: tuple[str, ...] | None = None
     before: int | None = None
     limit: int = 100
+    after: int | None = None
+    oldest_first: bool = False
+    key_prefix: str = ""
+    created_after_ms: int | None = None
+    created_before_ms: int | None = None
 
 
 class Ended(Struct, frozen=True, gc=False):

@@ -132,10 +132,14 @@ class MemoryStore:
             if which.type in (None, stream.type)
             and which.namespace in (None, stream.namespace)
             and which.name in (None, stream.name)
-            and which.status in (None, stream.status)
+            and (which.statuses is None or stream.shown_status in which.statuses)
             and (which.before is None or stream.number < which.before)
+            and (which.after is None or stream.number > which.after)
+            and stream.key.startswith(which.key_prefix)
+            and (which.created_after_ms is None or stream.created_ms >= which.created_after_ms)
+            and (which.created_before_ms is None or stream.created_ms < which.created_before_ms)
         ]
-        return sorted(found, key=attrgetter("number"), reverse=True)[: which.limit]
+        return sorted(found, key=attrgetter("number"), reverse=not which.oldest_first)[: which.limit]
 
     def scan_ended(self, after: int, *, until_ms: int, limit: int) -> Scan:
         streams = sorted((s for s in self._all_streams() if s.number > after), key=attrgetter("number"))[:limit]

@@ -84,7 +84,9 @@ class SqliteReader:
         return [holder for (holder,) in self._read(sql.DEAD_WORKERS, (now_ms,))]
 
     def list(self, which: Filter) -> Streams:
-        return [Stream(*row) for row in self._read(sql.LIST, msgspec.structs.asdict(which))]
+        statement = sql.LIST_OLDEST_FIRST if which.oldest_first else sql.LIST
+        bindings = msgspec.structs.asdict(which) | {"statuses": _names(which.statuses)}
+        return [Stream(*row) for row in self._read(statement, bindings)]
 
     def scan_ended(self, after: int, *, until_ms: int, limit: int) -> Scan:
         bindings = {"after": after, "until": until_ms, "limit": limit}

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from semel.kernel.ids import PINNED
-from semel.store.base import ACTOR, FUNCTION, PARKED, PAUSED, RUNNING
+from semel.store.base import ACTOR, FUNCTION, PARKED, PAUSED, PAUSING, RUNNING
 
 # A statement longer than 16,384 bytes is not kept prepared; 256 rows of the widest table are 11,000.
 ROWS_MAX: Final = 256
@@ -234,15 +234,29 @@ select distinct holder
  order by holder
 """
 
-LIST: Final = f"""
+_LISTED: Final = f"""
 select{_STREAM}
   from stream as s
  where s.number < coalesce(:before, 9223372036854775807)
+   and s.number > coalesce(:after, 0)
    and (:type is null or s.type = :type)
    and (:namespace is null or s.namespace = :namespace)
    and (:name is null or s.name = :name)
-   and (:status is null or s.status = :status)
+   and (:statuses is null
+        or case when s.status = '{PAUSED}' and s.holder is not null then '{PAUSING}' else s.status end
+           in (select value from json_each(:statuses)))
+   and substr(s.key, 1, length(:key_prefix)) = :key_prefix
+   and (:created_after_ms is null or s.created_ms >= :created_after_ms)
+   and (:created_before_ms is null or s.created_ms < :created_before_ms)"""
+
+# list: newest first
+LIST: Final = f"""{_LISTED}
  order by s.number desc
+ limit :limit
+"""
+
+LIST_OLDEST_FIRST: Final = f"""{_LISTED}
+ order by s.number
  limit :limit
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,11 +10,21 @@ from msgspec import Struct
 
 from semel.actor import GenServer
 from semel.engine import Engine
-from semel.errors import ActorError, ExecutionError, ExecutionStoppedError
+from semel.errors import ActorError, ExecutionError, ExecutionStoppedError, NotFoundError, WrongStatusError
+from semel.function import function_spec
+from semel.journal.executions import operation_of
+from semel.store.base import KeyId
 from semel.testing.audit import Audit
 
-Ask = Callable[[Engine], Awaitable[Any]]
+Send = Callable[[Engine], Awaitable[Any]]
 OUTCOMES = (ActorError, ExecutionError, ExecutionStoppedError)
+
+
+class Ask(Struct, frozen=True):
+    """A request that may be sent again, and the key of the execution that it starts or finds."""
+
+    send: Send
+    key: KeyId | None = None
 
 
 class Notebook(Struct):
@@ -38,14 +49,52 @@ class Client:
     async def run(self, function: Callable[..., Any], /, *arguments: Any, key: str) -> Any:
         """`engine.run`."""
         name = f"{function.__qualname__} {key!r}"
-        return await self._ask(name, lambda engine: engine.run(function, *arguments, key=key))
+        id = KeyId(self.engine.namespace, operation_of(function_spec(function).name), key)
+        return await self._ask(name, Ask(lambda engine: engine.run(function, *arguments, key=key), id))
+
+    async def start(self, function: Callable[..., Any], /, *arguments: Any, key: str) -> None:
+        """`engine.start`, unless a former life acknowledged it."""
+        name = f"start {function.__qualname__} {key!r}"
+        await self._tell(name, lambda engine: engine.start(function, *arguments, key=key))
+
+    async def pause(self, function: Callable[..., Any], key: str, **options: Any) -> None:
+        """`engine.executions.pause`, unless a former life acknowledged it, or it can no longer be."""
+        await self._control("pause", function, key, **options)
+
+    async def resume(self, function: Callable[..., Any], key: str) -> None:
+        """`engine.executions.resume`, as `pause`."""
+        await self._control("resume", function, key)
+
+    async def stop(self, function: Callable[..., Any], key: str, **options: Any) -> None:
+        """`engine.executions.stop`, as `pause`."""
+        await self._control("stop", function, key, **options)
+
+    async def delete(self, function: Callable[..., Any], key: str) -> None:
+        """`engine.executions.delete`, as `pause`."""
+        await self._control("delete", function, key)
+
+    async def forget_key(self, function: Callable[..., Any], key: str) -> None:
+        """`engine.executions.forget_key`, as `pause`."""
+        name = function_spec(function).name
+        self._audit.forgotten.add(KeyId(self.engine.namespace, operation_of(name), key))
+        await self._control("forget_key", function, key)
+
+    async def _control(self, verb: str, function: Callable[..., Any], key: str, **options: Any) -> None:
+        name = function_spec(function).name
+
+        async def ask(engine: Engine) -> None:
+            with contextlib.suppress(WrongStatusError, NotFoundError):  # a former life did it, and was not told
+                await getattr(engine.executions, verb)(key, function=name, **options)
+
+        await self._tell(f"{verb} {name} {key!r}", ask)
 
     async def call(
         self, actor: type[GenServer[Any]], actor_key: str, method: Callable[..., Any], /, *arguments: Any, key: str
     ) -> Any:
         """`engine.actor(…).call`."""
         name = f"{actor.__qualname__}/{actor_key}.{method.__name__} {key!r}"
-        return await self._ask(name, lambda engine: engine.actor(actor, actor_key).call(method, *arguments, key=key))
+        ask = Ask(lambda engine: engine.actor(actor, actor_key).call(method, *arguments, key=key))
+        return await self._ask(name, ask)
 
     async def cast(
         self,
@@ -78,16 +127,16 @@ class Client:
     async def _ask(self, name: str, ask: Ask) -> Any:
         self._notebook.asked.setdefault(name, ask)
         try:
-            value = await ask(self.engine)
+            value = await ask.send(self.engine)
         except OUTCOMES as error:
-            self._audit.answer(name, spell_error(error))
+            self._audit.answer(name, spell_error(error), key=ask.key)
             raise
-        self._audit.answer(name, f"returned {value!r}")
+        self._audit.answer(name, f"returned {value!r}", key=ask.key)
         return value
 
-    async def _tell(self, name: str, ask: Ask) -> None:
+    async def _tell(self, name: str, send: Send) -> None:
         if name not in self._notebook.acknowledged:
-            await ask(self.engine)
+            await send(self.engine)
             self._notebook.acknowledged.add(name)
 
 

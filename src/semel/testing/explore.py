@@ -13,7 +13,8 @@ from semel.testing.audit import Violation
 from semel.testing.client import Client
 from semel.testing.faults import Arrival, ArrivalKind, Close, Crash, Fault, Jump, Moment, Plan, Takeover, TakeoverKind
 from semel.testing.place import MemoryPlace, SqlitePlace, SqliteTemplate
-from semel.testing.world import Run, Shape, World, silence
+from semel.testing.silence import silence
+from semel.testing.world import Run, Shape, World
 
 Kind = Literal["crash", "pair", "expiry", "close", "arrival", "takeover", "jump", "random"]
 StoreName = Literal["memory", "sqlite"]
@@ -181,12 +182,14 @@ class _Explorer:
 
     def _arrivals(self) -> tuple[ArrivalKind, ...]:
         is_alone = self.store == "sqlite"  # a file has one writer: nothing comes from outside its engine
-        kinds: tuple[ArrivalKind, ...] = ("message",) if self.shape.message is not None else ("stop",)
+        kinds: tuple[ArrivalKind, ...] = ("message",) if self.shape.message is not None else ("stop", "pause", "delete")
         if self.shape.has_answers:
             kinds += ("answer",)
         outside: dict[str, ArrivalKind] = {
             "message": "outside message",
             "stop": "outside stop",
+            "pause": "outside pause",
+            "delete": "outside delete",
             "answer": "outside answer",
         }
         return ("duplicate", *kinds) if is_alone else ("duplicate", *kinds, *(outside[kind] for kind in kinds))

@@ -20,7 +20,19 @@ Rows = list[Row]
 Names = list[str]
 
 Moment = Literal["before", "after"]
-ArrivalKind = Literal["message", "outside message", "duplicate", "stop", "outside stop", "answer", "outside answer"]
+ArrivalKind = Literal[
+    "message",
+    "outside message",
+    "duplicate",
+    "stop",
+    "outside stop",
+    "pause",
+    "outside pause",
+    "delete",
+    "outside delete",
+    "answer",
+    "outside answer",
+]
 TakeoverKind = Literal["theft", "second engine"]
 
 
@@ -43,7 +55,10 @@ class Close(Struct, frozen=True):
 
 
 class Arrival(Struct, frozen=True):
-    """Someone else writes, after a write or just before the batch of the write is looked at."""
+    """Someone else writes, after a write or just before the batch of the write is looked at.
+
+    A stop, pause or delete is of every execution that it can be of; a pause is followed by a resume, after a while.
+    """
 
     write: int
     moment: Moment

@@ -14,6 +14,7 @@ from msgspec import Struct
 from semel.kernel import ids, values
 from semel.kernel.entry import (
     ARRIVING,
+    CLOCKED,
     EXECUTION_MS_MAX,
     SETTLED,
     Control,
@@ -128,7 +129,8 @@ class Trail:
                 if entry.action is not Control.UNPIN:
                     self.reason = entry.reason if entry.action is Control.PARK else ""
                 self._check_not_over(f"Controlled at seq {seq}")
-                self._controlled(entry, seq, at_ms)
+                if entry.action in CLOCKED:
+                    self._controlled(entry, seq, at_ms)
 
     def _controlled(self, entry: Controlled, seq: int, at_ms: int) -> None:
         """G8: what a pause holds of a deadline is given back by the resume, up to 366 days after the start."""

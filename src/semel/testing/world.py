@@ -8,12 +8,9 @@ ends, because collecting a coroutine would run its `finally` blocks.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
@@ -21,7 +18,7 @@ from msgspec import Struct
 from semel.actor import GenServer, actor_spec
 from semel.actor.server import CAST
 from semel.engine import Engine
-from semel.journal import holding, lifecycle, messages
+from semel.journal import holding, messages
 from semel.kernel import ids, values
 from semel.kernel.entry import MessageHeader, Payload
 from semel.runtime.clock import VirtualClock
@@ -30,6 +27,7 @@ from semel.store.base import ACTOR, Address, Store, Transaction
 from semel.testing.answers import Answers
 from semel.testing.audit import Audit, Violation
 from semel.testing.client import OUTCOMES, Client, Notebook, spell_error
+from semel.testing.controls import Controls
 from semel.testing.faults import (
     Arrival,
     Close,
@@ -42,6 +40,7 @@ from semel.testing.faults import (
     Takeover,
 )
 from semel.testing.place import Place
+from semel.testing.silence import silence, unwind
 from semel.testing.trail import Model
 from semel.testing.virtual_loop import DeadlockError, SpinningError, VirtualLoop
 
@@ -51,6 +50,7 @@ START_MS: Final = 1_700_000_000_000
 POLLS_MAX: Final = 900  # in one life: far more than a lease, a back-off and a passivation take
 # Waits of days are common in user code. With the limits of production each would be thousands of polls and renewals.
 PATIENT: Final = Limits(poll_ms=600_000, lease_ms=86_400_000)
+PAUSE_POLLS: Final = 0.3  # how long somebody who pauses an execution waits before the resume
 LIVES_MAX: Final = 10
 THIEF: Final = "thief"
 
@@ -135,9 +135,11 @@ class World:
         self._remains: list[str] = []
         self._fired: list[Fault] = []
         self._refused = 0
-        self._is_stopped = False
         self._process: _Process | None = None
-        self.audit = Audit(place.journal_id, now_ms=self.now_ms, models=shape.models)
+        self.audit = Audit(
+            place.journal_id, now_ms=self.now_ms, retention_ms=shape.limits.retention_ms, models=shape.models
+        )
+        self._controls = Controls(self.audit, retention_ms=shape.limits.retention_ms, wait_s=self._poll_s * PAUSE_POLLS)
         self._notebook = Notebook.empty()
 
     def now_ms(self) -> int:
@@ -151,7 +153,7 @@ class World:
         running = asyncio.get_running_loop()
         if process is None or running is not process.loop:
             return -1
-        return self.audit.effect(name, key, life=process.number, values=values)
+        return self.audit.effect(name, key, life=process.number, at_s=running.time(), values=values)
 
     # Lives.
 
@@ -214,6 +216,7 @@ class World:
         engine = self._engine(process, process.store)
         await engine.open()
         client = process.client = Client(engine, self.audit, self._notebook)
+        self._send_resumes(process)
         scenario = process.loop.create_task(self._scenario(client))
         courier = process.loop.create_task(self._answers.serve(engine))
         ends: set[asyncio.Future[Any]] = {scenario, process.closing}
@@ -322,17 +325,16 @@ class World:
                 for call in self._answers.calls(process.store.journal_id, process.clock.now_ms()):
                     self._write_outside(call)
                 return True
-            case "stop" if client is not None and (running := self.audit.functions()):
-                self._is_stopped = True
-                for stream in running:
-                    self._guest(process, client.engine.executions.stop(stream.uid, reason="a test"))
-                return True
-            case "outside stop" if running := self.audit.functions():
-                self._is_stopped = True
-                now_ms = process.clock.now_ms()
-                for stream in running:
-                    self._write_outside(partial(lifecycle.stop, number=stream.number, reason="a test", now_ms=now_ms))
-                return True
+            case "stop" | "pause" | "delete" if client is not None:
+                requests = self._controls.requests(fault.kind, client.engine, process.loop)
+                for request in requests:
+                    self._guest(process, request)
+                return bool(requests)
+            case "outside stop" | "outside pause" | "outside delete":
+                calls = self._controls.calls(fault.kind, process.clock.now_ms())
+                for call in calls:
+                    self._write_outside(call)
+                return bool(calls) and self._send_resumes(process)
             case _:
                 return False
 
@@ -341,6 +343,13 @@ class World:
         process = self._process
         if process is not None and not process.store.is_dead:
             self._answers.owe(callback_id, value, process.loop.time() + after_ms / 1000)
+
+    def _send_resumes(self, process: _Process) -> bool:
+        """Have what is paused resumed after a while: whoever paused it is dead, or is somebody outside."""
+        if process.client is not None:
+            for request in self._controls.resumes(process.client.engine):
+                self._guest(process, request)
+        return True
 
     def _guest(self, process: _Process, request: Coroutine[Any, Any, Any]) -> None:
         process.guests.append(process.loop.create_task(request))
@@ -422,34 +431,12 @@ class World:
                 process.loop.set_exception_handler(lambda _loop, _context: None)
                 for engine in process.engines:
                     engine.abandon()
-                process.loop.run_until_complete(_unwind())
+                process.loop.run_until_complete(unwind())
                 process.loop.close()
                 process.store.close()
         if self._outside is not None:
             self._outside.close()
         self._place.close()
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """No logs: a dead engine says so, and there are thousands of them."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-async def _unwind() -> None:
-    """Cancel whatever a dead process left, until nothing is left."""
-    for _ in range(100):
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        if not tasks:
-            return
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks, timeout=1)
 
 
 def _write(store: FaultStore, call: Callable[[Transaction], T]) -> T:
