@@ -246,6 +246,15 @@ def test_a_pause_and_its_resume_in_one_batch_give_nothing_back(journal: Journal)
     assert journal.operations(stream.number)[stream.uid].due_ms == 10_000
 
 
+def test_an_unpin_between_a_pause_and_its_resume_moves_no_deadline(journal: Journal) -> None:
+    stream = journal.start(due_ms=10_000, version="pay@a1:1!").stream
+    pause(journal, stream, now_ms=4_000)
+    control(journal, lifecycle.unpin, stream, now_ms=5_000)
+    assert journal.operations(stream.number)[stream.uid].due_ms is None
+    resume(journal, stream, now_ms=9_000)
+    assert journal.operations(stream.number)[stream.uid].due_ms == 15_000
+
+
 def test_J4_who_has_lost_the_stream_cannot_park_it(journal: Journal) -> None:
     stream = journal.start(worker=WORKER).stream
     with pytest.raises(LeaseLost):
