@@ -291,6 +291,60 @@ def def_parallel(ctx: SyncContext) -> list[Any]:
     ]
 
 
+@durable_function(name="sim.abandoned")
+async def abandoned(ctx: Context) -> list[Any]:
+    """Branches of every kind are open when the first one decides; nothing they wait for takes an outcome any more."""
+
+    async def quick(ctx: Context) -> int:
+        return await ctx.step(slow, 1, 100)
+
+    async def steps(ctx: Context) -> int:
+        return await ctx.step(slow, 2, 150)
+
+    async def waits(ctx: Context) -> None:
+        await ctx.wait(seconds=5)
+
+    async def asks(ctx: Context) -> Any:
+        return await ctx.wait_for_callback(ask, "late", 300)
+
+    async def invokes(ctx: Context) -> Any:
+        return await ctx.invoke(kid, 3)
+
+    async def children(ctx: Context) -> Any:
+        return await ctx.run_in_child_context(steps)
+
+    first = Completion.first_successful()
+    found = await ctx.parallel([waits, asks, invokes, children, quick, steps], completion=first)
+    await ctx.wait(seconds=6)
+    return [found.results[:1], await ctx.step(add, 1, 1)]
+
+
+@durable_function(name="sim.def_abandoned")
+def def_abandoned(ctx: SyncContext) -> list[Any]:
+    def quick(ctx: SyncContext) -> int:
+        return ctx.step(slow, 1, 100)
+
+    def steps(ctx: SyncContext) -> int:
+        return ctx.step(slow, 2, 150)
+
+    def waits(ctx: SyncContext) -> None:
+        ctx.wait(seconds=5)
+
+    def asks(ctx: SyncContext) -> Any:
+        return ctx.wait_for_callback(ask, "late", 300)
+
+    def invokes(ctx: SyncContext) -> Any:
+        return ctx.invoke(kid, 3)
+
+    def children(ctx: SyncContext) -> Any:
+        return ctx.run_in_child_context(steps)
+
+    first = Completion.first_successful()
+    found = ctx.parallel([waits, asks, invokes, children, quick, steps], completion=first)
+    ctx.wait(seconds=6)
+    return [found.results[:1], ctx.step(add, 1, 1)]
+
+
 # The process was down, or the clock was set, while an answer was on its way.
 TOO_LATE = [
     "CallbackTimeoutError Callback.Timeout",
@@ -305,6 +359,9 @@ SHARED = frozenset(
     for kept in ([[True, False], "kept"], [[False, False], "kept"])
     for given_up in ([[True, True], "Cancelled"], [[False, False], "given up"])
 )
+
+# Another branch was first, because the process was down or its answer was early.
+ABANDONED = frozenset(f"returned {[[value], 2]!r}" for value in (1, 2, None, "late", 13))
 
 
 def _run(name: str, function: Any, *arguments: Any, **fields: Any) -> Shape:
@@ -340,4 +397,8 @@ def operation_shapes() -> list[Shape]:
         _run("replay safe", replay_safe),
         _run("def operations", def_operations, has_answers=True),
         _run("def parallel", def_parallel),
+        *(
+            _run(name, function, has_answers=True, outcomes=ABANDONED)
+            for name, function in (("abandoned", abandoned), ("def abandoned", def_abandoned))
+        ),
     ]
