@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from semel.errors import NonDeterminismError
 from semel.kernel.entry import Entry, Kind, RetryReady, RetryScheduled, Settled, Started, Status
 from semel.kernel.memo import Memo
+from semel.kernel.operation import Operation
 from tests.kernel.records import context, failed, message, payload, records, step, succeeded, wait
 
 
@@ -53,6 +54,15 @@ def test_any_order_of_asking_gets_the_recorded_order_of_completion(asked: list[s
     for name in asked:
         memo.ask(name, Kind.STEP, "charge", source="app.py:1")
     assert delivered(memo) == settled
+
+
+def test_outcomes_that_others_brought_have_a_place_in_the_order_they_came() -> None:
+    calls = [Started(name, Kind.CALLBACK) for name in "123"]
+    memo = Memo.of(records(*calls, succeeded("3"), succeeded("1")), scope="")
+    assert sorted("123", key=memo.place_of_arrival) == ["2", "3", "1"]
+    memo.arrived(Operation("2", Kind.CALLBACK, Status.SUCCEEDED))
+    assert sorted("123", key=memo.place_of_arrival) == ["3", "1", "2"]
+    assert memo.is_used_up  # nobody was told of them
 
 
 def test_a_completion_carries_the_time_of_its_entry_and_the_outcome() -> None:

@@ -339,3 +339,36 @@ def test_a_body_that_lets_cancellation_out_fails(place: Place) -> None:
                 await engine.run(cancel_itself)
 
     run(scenario())
+
+
+@both_ways
+def test_whoever_answered_first_while_nobody_looked_is_told_first(place: Place, residents_max: int) -> None:
+    ids: list[str] = []
+
+    async def give(callback_id: str) -> None:
+        ids.append(callback_id)
+
+    @durable_function
+    async def race(ctx: Context) -> list[str]:
+        calls = [await ctx.create_callback(name=f"c{number}") for number in range(3)]
+        for call in calls:
+            await ctx.step(give, call.id)
+        told: list[str] = []
+
+        async def follow(call: semel.Callback) -> None:
+            told.append(await call.result())
+
+        await asyncio.gather(*map(follow, calls))
+        return told
+
+    async def scenario() -> None:
+        async with place.engine(residents_max=residents_max) as engine:
+            handle = await engine.start(race, key="k")
+            await until(lambda: len(ids) == 3)
+            await engine.executions.pause(handle.id)
+            for number in (2, 0, 1):
+                await engine.callbacks.succeed(ids[number], f"c{number}")
+            await engine.executions.resume(handle.id)
+            assert await handle.result() == ["c2", "c0", "c1"]
+
+    run(scenario())

@@ -39,6 +39,12 @@ def test_R2_holds_on_sqlite_and_for_bodies_that_are_evicted(which: int) -> None:
         assert problems == []
 
 
+@pytest.mark.parametrize("row", ["callback", "wait_for_callback", "invoke"])
+def test_R2_an_outcome_that_came_while_the_body_was_out_of_memory_has_its_place(row: str) -> None:
+    for moment in ("settled", "unseen"):
+        assert explore_cell(Cell(row, moment, "task.cancel"), is_evicted=True)[1] == []
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("cell", CELLS, ids=str)

@@ -29,7 +29,7 @@ class Completion(Struct, frozen=True, gc=False):
 class Memo:
     """The recorded operations of one scope, and how much of them this run has asked for."""
 
-    __slots__ = ("_asked", "_completions", "_is_over", "_patches", "_position", "operations")
+    __slots__ = ("_arrivals", "_asked", "_completions", "_is_over", "_patches", "_position", "operations")
 
     def __init__(
         self,
@@ -38,12 +38,14 @@ class Memo:
         *,
         patches: Iterable[str] = (),
         is_over: bool = False,
+        arrivals: Iterable[str] = (),
     ) -> None:
         self.operations = operations
         self._patches = dict.fromkeys(patches, True)
         self._is_over = is_over
         self._completions = completions
         self._position = 0
+        self._arrivals = {name: place for place, name in enumerate(arrivals)}
         self._asked: set[str] = set()
 
     @classmethod
@@ -51,6 +53,7 @@ class Memo:
         """Fold the records of a stream into the memo of `scope` ("" for a function's body)."""
         everything: dict[str, Operation] = {}
         settled: list[tuple[str, int]] = []
+        arrivals: list[str] = []
         for record in records:
             at_ms = record.time_ms + record.entry.offset_ms
             entry = record.entry
@@ -61,6 +64,8 @@ class Memo:
                 operation = everything.get(entry.operation)
                 if operation is None or operation.kind not in ARRIVING:
                     settled.append((entry.operation, at_ms))
+                else:
+                    arrivals.append(entry.operation)
         operations = {
             operation.id: operation
             for operation in everything.values()
@@ -71,7 +76,8 @@ class Memo:
         completions = [Completion(operations[name], at_ms) for name, at_ms in settled if name in operations]
         patches = [one.name for one in everything.values() if is_patch(one) and one.parent == scope]
         own = everything.get(scope)
-        return cls(operations, completions, patches=patches, is_over=own is not None and own.status in SETTLED)
+        is_over = own is not None and own.status in SETTLED
+        return cls(operations, completions, patches=patches, is_over=is_over, arrivals=arrivals)
 
     def ask(self, operation_id: str, kind: Kind, name: str, *, source: str, subtype: str = "") -> Operation | None:
         """Return what is recorded under the id, or None. Raises NonDeterminismError if it is something else."""
@@ -125,6 +131,12 @@ class Memo:
         """Somebody else changed a recorded operation while this run goes on."""
         if operation.id in self.operations:
             self.operations[operation.id] = operation
+        if operation.status in SETTLED:
+            self._arrivals.setdefault(operation.id, len(self._arrivals))
+
+    def place_of_arrival(self, operation_id: str) -> int:
+        """Where among the outcomes that others brought one has come; before all of them for any other operation."""
+        return self._arrivals.get(operation_id, -1)
 
     def check_all_asked(self) -> None:
         """Raise NonDeterminismError for the first recorded operation that this run never asked for."""

@@ -190,6 +190,7 @@ class Body(BodySeam):
 
     def _engage(self) -> None:
         fresh, self._fresh = self._fresh, []
+        known = len(self._deliveries)
         for slot in fresh:
             if slot.phase is not ASKED:
                 continue
@@ -199,6 +200,11 @@ class Body(BodySeam):
                 arrivals.engage(self, slot)
             else:
                 self._engage_step(slot)
+        if len(self._deliveries) > known + 1:
+            # Asked for in one order, answered in another while nobody looked: who answered first is told first.
+            self._deliveries[known:] = sorted(
+                self._deliveries[known:], key=lambda pair: self.memo.place_of_arrival(pair[0].id)
+            )
 
     def _engage_wait(self, slot: Slot) -> None:
         now_ms = self.now()
