@@ -298,3 +298,31 @@ def test_a_program_interrupted_while_it_waits_closes_its_engine(tmp_path: Path) 
     assert process.returncode == 0
     with semel.sync.Engine(f"sqlite:///{tmp_path}/x.db") as engine:
         assert engine.executions.get("k", function=waits.__semel_function__.name).status == "RUNNING"  # type: ignore[attr-defined]
+
+
+@durable_function(name="sync-ask")
+def ask(ctx: SyncContext, ids: str) -> Any:
+    callback = ctx.create_callback(heartbeat_ms=60_000)
+    ctx.step(Path(ids).write_text, callback.id, name="leave")
+    return callback.result()
+
+
+def test_callbacks_are_settled_by_blocking_calls(url: str, tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="it is new"):
+        _ = semel.sync.Engine(url).callbacks
+    with semel.sync.Engine(url) as engine:
+        for number, action in enumerate(("succeed", "fail")):
+            left = tmp_path / f"id-{number}"
+            execution = engine.start(ask, str(left), key=f"k{number}")
+            while not left.exists() or not left.read_text():
+                threading.Event().wait(0.005)
+            engine.callbacks.heartbeat(left.read_text())
+            if action == "succeed":
+                engine.callbacks.succeed(left.read_text(), {"by": "ann"})
+                assert execution.result() == {"by": "ann"}
+            else:
+                engine.callbacks.fail(left.read_text(), "no", error_type="Refused")
+                with pytest.raises(ExecutionError, match="Refused: no"):
+                    execution.result()
+        with pytest.raises(ValidationError, match="callback id"):
+            engine.callbacks.succeed("garbage")

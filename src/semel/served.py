@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from semel.engine import Engine
 
 
-METHODS = "run, stop, pause, resume, unpin, delete, forget_key, versions, ping"
+METHODS = "run, callback, stop, pause, resume, unpin, delete, forget_key, versions, ping"
 
 
 async def serve(engine: Engine, method: str, arguments: dict[str, Any]) -> Any:
@@ -27,6 +27,7 @@ async def serve(engine: Engine, method: str, arguments: dict[str, Any]) -> Any:
     and text; a pause has `timeout_paused`, a stop `children`, a delete no reason.
     forget_key: {name, function} → nothing.
     versions: {functions (encoded names)} → encoded: those of them that are here, and their versions if pinned.
+    callback: {id, action, value (encoded), error, error_type} → nothing; it is settled, or heard of.
     ping: {} → the number of executions and actors that run here.
     """
     match method:
@@ -45,6 +46,9 @@ async def serve(engine: Engine, method: str, arguments: dict[str, Any]) -> Any:
             return msgspec.msgpack.encode(msgspec.structs.replace(info, result=None))
         case "forget_key":
             await engine.executions.forget_key(_text(arguments, "name"), function=_text(arguments, "function"))
+            return None
+        case "callback":
+            await _settle(engine, arguments)
             return None
         case "ping":
             return {"running": engine.running_count}
@@ -68,6 +72,19 @@ async def _control(engine: Engine, method: str, arguments: dict[str, Any]) -> Ex
             return await executions.unpin(which, function=function, reason=reason)
         case _:
             return await executions.delete(which, function=function)
+
+
+async def _settle(engine: Engine, arguments: dict[str, Any]) -> None:
+    callbacks, which = engine.callbacks, _text(arguments, "id")
+    match _text(arguments, "action"):
+        case "succeed":
+            await callbacks.succeed(which, values.decode(_needed(arguments, "value")))
+        case "fail":
+            await callbacks.fail(which, _text(arguments, "error"), error_type=arguments.get("error_type"))
+        case "heartbeat":
+            await callbacks.heartbeat(which)
+        case action:
+            raise ValidationError(f"request 'callback': found {action!r}, expected succeed, fail or heartbeat")
 
 
 def _needed(arguments: dict[str, Any], name: str) -> Any:

@@ -216,6 +216,16 @@ class Executions:
         self.forget_key = thread.blocking(inner.forget_key)
 
 
+class Callbacks:
+    """The methods of `semel.Callbacks`, blocking, with the same arguments and errors."""
+
+    def __init__(self, thread: EngineThread) -> None:
+        inner = thread.engine.callbacks
+        self.succeed = thread.blocking(inner.succeed)
+        self.fail = thread.blocking(inner.fail)
+        self.heartbeat = thread.blocking(inner.heartbeat)
+
+
 class Engine:
     """`semel.Engine` for sync code; open it with `with`, or with `open` and `close`. See this module's contract.
 
@@ -241,6 +251,7 @@ class Engine:
         self.limits = made.limits
         self._thread = EngineThread(made)
         self._executions: Executions | None = None
+        self._callbacks: Callbacks | None = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -255,6 +266,7 @@ class Engine:
         """Take ownership of the store and go on with whatever it holds. Raises as `semel.Engine.open` does."""
         self._thread.open()
         self._executions = Executions(self._thread)
+        self._callbacks = Callbacks(self._thread)
 
     def close(self) -> None:
         """Let step bodies end, record what they did, and leave the rest to the next engine."""
@@ -266,6 +278,13 @@ class Engine:
         if self._executions is None:
             raise engine.refused("sync engine: it is new, expected an open one; use `with semel.sync.Engine(…)`")
         return self._executions
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """Settling callbacks from outside. Raises UnavailableError before `open`."""
+        if self._callbacks is None:
+            raise engine.refused("sync engine: it is new, expected an open one; use `with semel.sync.Engine(…)`")
+        return self._callbacks
 
     @overload
     def run(

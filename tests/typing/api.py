@@ -7,12 +7,19 @@ pyright too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
-from typing import TypeVar, assert_type
+from typing import Any, Literal, TypeVar, assert_type
+from uuid import UUID
 
 import semel
 from semel import (
     ActorRef,
+    BatchItem,
+    BatchResult,
+    Callback,
+    Callbacks,
+    Completion,
     Context,
     DurabilityFacet,
     Engine,
@@ -22,12 +29,16 @@ from semel import (
     GenServer,
     Limits,
     Page,
+    Poll,
+    Progress,
     Retry,
+    SyncCallback,
     SyncContext,
     call,
     cast,
     durable_function,
     info,
+    plain_function,
     step,
     value,
 )
@@ -249,3 +260,109 @@ async def plain(order: Order) -> None:
     assert_type(await charge(order), Payment)
     assert_type(ship(order), bytes)
     assert_type(Payment("x").order, str)
+
+
+# Operations that others settle, or that are made of others.
+
+
+async def send_id(callback_id: str, order: Order) -> None: ...
+
+
+async def poll_status(state: int) -> int:
+    return state + 1
+
+
+def is_enough(state: int) -> bool:
+    return state > 3
+
+
+async def branch(ctx: Context, order: Order) -> Payment:
+    return await ctx.step(charge, order)
+
+
+def branch_sync(ctx: SyncContext, order: Order) -> Payment:
+    return ctx.step(charge, order)
+
+
+async def total(ctx: Context) -> int:
+    return await ctx.step(poll_status, 1)
+
+
+def total_sync(ctx: SyncContext) -> int:
+    return ctx.step(poll_status, 1)
+
+
+@plain_function(name="plain")
+def count_items(order: Order, most: int) -> int:
+    return min(len(order.id), most)
+
+
+def decide(progress: Progress) -> Literal["continue", "succeed", "fail"]:
+    return "continue" if progress.completed < progress.total else "succeed"
+
+
+ALL = Completion(min_successful=2, tolerated_failure_count=1, tolerated_failure_percentage=12.5, decide=decide)
+
+
+async def operations(ctx: Context, order: Order) -> None:
+    callback = await ctx.create_callback(name="approve", timeout_ms=60_000, heartbeat_ms=1_000)
+    assert_type(callback, Callback)
+    assert_type(callback.id, str)
+    assert_type(await callback.result(), Any)
+    assert_type(await ctx.wait_for_callback(send_id, order, name="approve", timeout_ms=5, retry=Retry.none()), Any)
+    assert_type(await ctx.invoke(process, order), Payment)
+    assert_type(await ctx.invoke(process, order, name="again", timeout_ms=1_000), Payment)
+    assert_type(await ctx.invoke("process", order), Any)
+    assert_type(await ctx.map(branch, [order], max_concurrency=3, completion=ALL), BatchResult[Payment])
+    batch = await ctx.map(branch, (order,), name="all", item_name=lambda one, i: f"{one.id} {i}", nesting="flat")
+    assert_type(batch, BatchResult[Payment])
+    assert_type(batch.items, list[BatchItem[Payment]])
+    assert_type(batch.results, list[Payment])
+    assert_type(batch.raise_if_failed(), BatchResult[Payment])
+    assert_type(batch.items[0].result, Payment | None)
+    assert_type(await ctx.parallel([total, total]), BatchResult[int])
+    assert_type(await ctx.parallel({"a": total}, completion=Completion.first_successful()), BatchResult[int])
+    assert_type(await ctx.wait_for_condition(poll_status, 0, poll=Poll(until=is_enough)), int)
+    assert_type(await ctx.with_retry(branch, order, retry=Retry.critical(), name="pay"), Payment)
+    assert_type(ctx.now(), datetime)
+    assert_type(ctx.random.random(), float)
+    assert_type(ctx.uuid4(), UUID)
+    ctx.logger.info("done")
+
+
+def operations_sync(ctx: SyncContext, order: Order) -> None:
+    callback = ctx.create_callback(timeout_ms=60_000)
+    assert_type(callback, SyncCallback)
+    assert_type(callback.id, str)
+    assert_type(callback.result(), Any)
+    assert_type(ctx.wait_for_callback(send_id, order), Any)
+    assert_type(ctx.invoke(process_sync, order, timeout_ms=5), Payment)
+    assert_type(ctx.invoke("process", order), Any)
+    assert_type(ctx.map(branch_sync, [order], nesting="flat"), BatchResult[Payment])
+    assert_type(ctx.parallel([total_sync]), BatchResult[int])
+    assert_type(ctx.parallel({"a": total_sync}).results, list[int])
+    assert_type(ctx.wait_for_condition(poll_status, 0, poll=Poll()), int)
+    assert_type(ctx.with_retry(branch_sync, order), Payment)
+    assert_type(ctx.now(), datetime)
+    assert_type(ctx.uuid4(), UUID)
+
+
+async def mistakes_in_operations(ctx: Context, order: Order) -> None:
+    await ctx.map(branch, [3])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ctx.with_retry(branch)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ctx.wait_for_condition(poll_status, "x", poll=Poll())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ctx.parallel([branch])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ctx.wait_for_callback(send_id, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ctx.map(branch, [order], nesting="deep")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def settle(engine: Engine, blocking: semel.sync.Engine) -> None:
+    assert_type(engine.callbacks, Callbacks)
+    assert_type(await engine.callbacks.succeed("id", {"any": "value"}), None)
+    assert_type(await engine.callbacks.fail("id", ValueError("no"), error_type="Refused"), None)
+    assert_type(await engine.callbacks.heartbeat("id"), None)
+    assert_type(blocking.callbacks, semel.sync.Callbacks)
+    assert_type(blocking.callbacks.succeed("id", 3), None)
+    assert_type(blocking.callbacks.fail("id", "no"), None)
+    assert_type(blocking.callbacks.heartbeat("id"), None)
+    await engine.callbacks.fail("id", 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -13,6 +13,7 @@ import click
 from semel.errors import (
     ActorError,
     AlreadyStartedError,
+    CallbackClosedError,
     ConflictError,
     ExecutionError,
     IdempotencyConflictError,
@@ -35,6 +36,7 @@ EXIT_CODES: Final[tuple[tuple[type[SemelError], int], ...]] = (
     (AlreadyStartedError, 4),
     (InProgressError, 4),
     (WrongStatusError, 4),
+    (CallbackClosedError, 4),
     (IllegalTransitionError, 4),
     (ConflictError, 4),
     (RequestError, 2),
@@ -44,7 +46,7 @@ EXIT_CODES: Final[tuple[tuple[type[SemelError], int], ...]] = (
     (ActorError, 7),
     (SemelError, 1),
 )
-COMMANDS: Final = ("actors", "check", "demo", "doctor", "executions", "run")
+COMMANDS: Final = ("actors", "callbacks", "check", "demo", "doctor", "executions", "run")
 
 
 def exit_code(error: SemelError) -> int:

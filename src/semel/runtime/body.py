@@ -113,6 +113,7 @@ class Body(BodySeam):
                 return
             if self._is_replaying and self._replay_one():
                 continue
+            self._is_retracing = False
             if main is None or main.done():
                 return
             if deliveries:

@@ -81,6 +81,7 @@ class BodySeam:
         self._scopes: dict[str, str] = {}
         self._closed_scopes: set[str] = set()
         self._is_replaying = not memo.is_used_up
+        self._is_retracing = bool(memo.operations)  # up to the first rest, an earlier run came this way
         self._randoms: dict[str, random.Random] = {}
 
     def now(self) -> int:
@@ -240,7 +241,7 @@ class BodySeam:
         return self.loop.now_ms
 
     def is_replaying(self) -> bool:
-        return self._is_replaying
+        return self._is_replaying or self._is_retracing
 
     @property
     def execution_id(self) -> str:
@@ -401,7 +402,7 @@ class BodySeam:
         return False
 
     def _report(self, context: dict[str, Any]) -> None:
-        if not self._is_replaying:
+        if not self.is_replaying():
             logger.error("in a body: %s", context.get("message"), exc_info=context.get("exception"))
 
 
