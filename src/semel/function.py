@@ -332,7 +332,8 @@ def step_options(
             f"step {step_name(function)!r}: found effect='at_most_once' with {retry.attempts} attempts, "
             f"expected no retry; leave retry out, or use semantics='at_most_once_per_retry'"
         )
-    effect_parameter = _effect_parameter(function)
+    known = declared if isinstance(declared, StepOptions) else _plain_options(function)
+    effect_parameter = known.effect_parameter
     return StepOptions(
         step_name(function) if name is None else check_name("step", name),
         retry,

@@ -11,9 +11,12 @@ import pytest
 
 from semel.testing import Report
 from tests.simulation.corpus import explore_shape
+from tests.simulation.program_runs import Tally, explore_programs
 
 PROCESSES = 2
+CHUNK = 5  # programs at a time
 TALLY = pytest.StashKey[list[Report]]()
+PROGRAMS = pytest.StashKey[list[Tally]]()
 
 
 def silence() -> None:
@@ -61,7 +64,26 @@ def explored(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], Re
         pool.shutdown(cancel_futures=True)
 
 
+@pytest.fixture
+def programs(request: pytest.FixtureRequest) -> Callable[[range], Tally]:
+    """What came of the random programs of these numbers, in as many processes as there are."""
+
+    def ask(numbers: range) -> Tally:
+        total = Tally(found=[])
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=settle_in) as pool:
+            chunks = [numbers[first : first + CHUNK] for first in range(0, len(numbers), CHUNK)]
+            for tally in pool.map(explore_programs, chunks):
+                total.add(tally)
+        request.config.stash.setdefault(PROGRAMS, []).append(total)
+        return total
+
+    return ask
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for tally in config.stash.get(PROGRAMS, []):
+        terminalreporter.write_line(f"random programs: {tally}")
     reports = config.stash.get(TALLY, [])
     if not reports:
         return

@@ -116,12 +116,12 @@ class BodySeam:
         slot.waiter = self.loop.create_waiter()
         try:
             await slot.waiter
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if self.closed is not None:
                 raise self.closed("this run has left memory; nothing it does is recorded") from None
             if slot.outcome is not None or not self._tell(slot):
                 raise
-            return await self._outcome(slot)
+            return await self._outcome(slot, cancelled=error.args)
         return self._value(slot)
 
     async def wait(self, call: WaitCall) -> None:
@@ -292,18 +292,36 @@ class BodySeam:
         if self.closed is not None or self.divergence is not None:
             await self.loop.create_waiter()
 
-    async def _outcome(self, slot: Slot) -> Any:
+    async def _outcome(self, slot: Slot, *, cancelled: tuple[Any, ...] | None = None) -> Any:
         """Wait for the delivery; what cancelling the awaiter does is R2's."""
         while slot.outcome is None:
             slot.waiter = self.loop.create_waiter()
             try:
                 await slot.waiter
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as error:
                 if self.closed is not None:
                     raise self.closed("this run has left memory; nothing it does is recorded") from None
                 if slot.outcome is not None or not self._tell(slot):
                     raise
+                cancelled = error.args
+        if cancelled is not None and slot.outcome.status is not Status.CANCELLED:
+            self._cancel_at_next_wait(cancelled)
         return self._value(slot)
+
+    def _cancel_at_next_wait(self, message: tuple[Any, ...]) -> None:
+        """The awaiter gets the true outcome. If it then waits for something else, it is still cancelled.
+
+        Unless whoever cancelled it takes that back, as a timeout does whose block has ended.
+        """
+        task = asyncio.current_task()
+        requests = 0 if task is None else task.cancelling()
+
+        def cancel_again() -> None:
+            if task is not None and requests and not task.done() and task.cancelling() >= requests:
+                task.cancel(*message)
+                task.uncancel()  # it is the same request, and counts once
+
+        self.loop.call_soon(cancel_again)
 
     def _value(self, slot: Slot) -> Any:
         try:
