@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import secrets
@@ -30,6 +31,7 @@ from semel.journal.executions import header_of
 from semel.kernel import ids
 from semel.kernel.entry import Settled, Status
 from semel.post import OutcomeWatch, Post, Starter
+from semel.runtime import blocking
 from semel.runtime.clock import Clock, SystemClock
 from semel.runtime.committer import Committer, InlineCommitter, ThreadCommitter
 from semel.runtime.invocation import Invocation
@@ -38,6 +40,7 @@ from semel.runtime.owner_socket import OwnerSocket
 from semel.runtime.services import Limits, Services
 from semel.runtime.sweeper import Sweeper, retention_of
 from semel.runtime.waiters import Waiters
+from semel.runtime.watchdog import Watchdog
 from semel.runtime.worker import Worker
 from semel.served import serve
 from semel.store.base import ACTOR, Address, Store, Stream
@@ -51,6 +54,7 @@ Ts = TypeVarTuple("Ts")
 CommitPlace = Literal["thread", "inline"]
 SQLITE = "sqlite:///"
 MEMORY = "memory://"
+logger = logging.getLogger("semel")
 
 
 class Engine:
@@ -58,7 +62,9 @@ class Engine:
 
     Open it with `async with`. A file has one living engine: a second one raises
     UnavailableError that names the first one's process. `commit` says where commits run:
-    in a thread of their own, or inline on the event loop.
+    in a thread of their own, or inline on the event loop. `dev` (or SEMEL_DEV=1 in the environment)
+    logs blocking calls in bodies, by their file and line; a loop that does not turn for
+    `Limits.block_warn_ms` is always warned about.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class Engine:
         clock: Clock | None = None,
         commit: CommitPlace = "thread",
         seed: int | None = None,
+        dev: bool | None = None,
     ) -> None:
         self.namespace = ids.check_name("namespace", namespace)
         self.limits = Limits() if limits is None else limits
@@ -83,6 +90,9 @@ class Engine:
         self._entropy = random.Random(secrets.randbits(128) if seed is None else seed)  # noqa: S311  # names, not secrets
         self._ownership: Ownership | None = None
         self._socket: OwnerSocket | None = None
+        self._is_dev = os.environ.get("SEMEL_DEV", "") not in ("", "0") if dev is None else dev
+        self._stop_watching: Callable[[], None] | None = None
+        self._watchdog: Watchdog | None = None
         self._closing: asyncio.Task[None] | None = None
         self._state = "new"
 
@@ -123,6 +133,25 @@ class Engine:
             worker.open()
         self._watch.open()
         self._sweeper.open()
+        self._guard(loop)
+
+    def _guard(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that user code which blocks is noticed. Where time is virtual, a thread has no say."""
+        if self._is_dev:
+            self._stop_watching = blocking.watch(_warn_of_blocking)
+        if self.limits.block_warn_ms and isinstance(self._clock, SystemClock):
+            services = self._services
+            self._watchdog = Watchdog(
+                loop,
+                warn_ms=self.limits.block_warn_ms,
+                blocked_by=lambda: "" if (body := services.pumping) is None else body.name,
+            )
+
+    def _unguard(self) -> None:
+        if self._stop_watching is not None:
+            self._stop_watching()
+        if self._watchdog is not None:
+            self._watchdog.close()
 
     def _open_store(self) -> Store:
         if not isinstance(self._where, str):
@@ -217,6 +246,7 @@ class Engine:
 
     async def _let_go(self) -> None:
         """End the committer, and let go of threads, connections and the file."""
+        self._unguard()
         await self._services.committer.close()
         self._services.close()
         if self._services.reader is not self._store:
@@ -233,6 +263,7 @@ class Engine:
         if self._state == "new":
             return
         self._state = "closed"
+        self._unguard()
         self._watch.close()
         self._sweeper.close()
         for worker in self._workers:
@@ -408,3 +439,7 @@ def refused(message: str) -> UnavailableError:
     error = UnavailableError(message)
     error.definite = True
     return error
+
+
+def _warn_of_blocking(found: blocking.Blocking) -> None:
+    logger.warning("%s", found)

@@ -243,9 +243,17 @@ class Engine:
         clock: Clock | None = None,
         commit: engine.CommitPlace = "thread",
         seed: int | None = None,
+        dev: bool | None = None,
     ) -> None:
         made = engine.Engine(
-            store, namespace=namespace, limits=limits, workers=workers, clock=clock, commit=commit, seed=seed
+            store,
+            namespace=namespace,
+            limits=limits,
+            workers=workers,
+            clock=clock,
+            commit=commit,
+            seed=seed,
+            dev=dev,
         )
         self.namespace = made.namespace
         self.limits = made.limits

@@ -99,3 +99,19 @@ def test_args_that_are_very_large_are_left_out():
     assert data.data == b""
     assert data.message.endswith("…")
     assert len(data.message.encode()) <= 4096
+
+
+def test_a_group_says_what_those_inside_say():
+    inner = ExceptionGroup("inside", [OSError("b"), BrokenStr(), KeyError("c"), ValueError("too many")])
+    found = describe_error(raised(ExceptionGroup("outside", [ValueError("a"), inner])))
+    assert found.message == (
+        "outside (2 sub-exceptions): ValueError: a; ExceptionGroup: inside (4 sub-exceptions): "
+        "OSError: b; BrokenStr: (the message of this exception cannot be read); KeyError: 'c'"
+    )
+
+
+def test_a_group_of_many_levels_is_described_to_some_depth():
+    error = ValueError("deep")
+    for _ in range(500):
+        error = ExceptionGroup("g", [error])
+    assert describe_error(error).message.count("ExceptionGroup: ") == 4

@@ -128,7 +128,7 @@ def test_replays_diverge_when_sets_iterate_in_memory_order(kind: type, monkeypat
         return addresses.setdefault(id(self), source.randrange(1 << 40))
 
     monkeypatch.setattr(kind, "__hash__", address)
-    assert divergences(range(3))[1] > 0
+    assert divergences(range(12))[1] > 0
 
 
 @settings(max_examples=60, deadline=None)

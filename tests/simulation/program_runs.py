@@ -226,8 +226,10 @@ class Replay:
             scope="",
             lineage=ROOT,
             origin=trail.stream.origin or trail.stream.uid,
+            uid=trail.stream.uid,
             record=lambda update: None,
             at_rest=lambda: None,
+            time_out=lambda operation: False,
         )
         program_body.on_begin.append(self._begun)
         try:

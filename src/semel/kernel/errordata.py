@@ -11,6 +11,9 @@ import msgspec
 MESSAGE_MAX: Final = 4096
 DATA_MAX: Final = 65_536
 STACK_MAX: Final = 10
+GROUP_MAX: Final = 3  # exceptions of a group that its message tells of
+GROUP_DEPTH_MAX: Final = 4
+UNREADABLE: Final = "(the message of this exception cannot be read)"
 
 T = TypeVar("T")
 
@@ -32,7 +35,7 @@ class ErrorData(msgspec.Struct, frozen=True, gc=False):
 def describe(error: BaseException, encode_args: Callable[[tuple[object, ...]], bytes]) -> ErrorData:
     """`error` as data. Never raises: what cannot be had from the exception is left out."""
     name = _attempt(lambda: _type_name(type(error)), "Exception")
-    message = _attempt(lambda: _capped(str.__str__(str(error))), "(the message of this exception cannot be read)")
+    message = _attempt(lambda: _capped(_message(error, GROUP_DEPTH_MAX)), UNREADABLE)
     # The descriptor of the base class: a subclass may have put anything in its place.
     args: Any = BaseException.__dict__["args"]
     data = _attempt(lambda: encode_args(args.__get__(error)), b"")
@@ -47,6 +50,20 @@ def _attempt(read: Callable[[], T], otherwise: T) -> T:
         return read()
     except BaseException:  # whatever a __str__ raises, SystemExit included, is not an outcome
         return otherwise
+
+
+def _message(error: BaseException, depth: int) -> str:
+    """What it says; a group says what those inside say, as nobody will see them otherwise."""
+    text = str.__str__(str(error))
+    if not depth or not isinstance(error, BaseExceptionGroup):
+        return text
+    exceptions: Any = BaseExceptionGroup.__dict__["exceptions"]
+    inside = [_named(inner, depth - 1) for inner in exceptions.__get__(error)[:GROUP_MAX]]
+    return f"{text}: {'; '.join(inside)}"
+
+
+def _named(error: BaseException, depth: int) -> str:
+    return f"{_type_name(type(error))}: {_attempt(lambda: _message(error, depth), UNREADABLE)}"
 
 
 def _type_name(cls: type) -> str:

@@ -33,8 +33,11 @@ class Body(BodySeam):
 
     `record` takes an update for the next append; `at_rest` is called when the body can go no
     further by itself; `time_out` with the id of a callback or invoke whose time is up, and says whether
-    that can be recorded already. Runs on the real loop's thread only.
+    that can be recorded already; `name` is that of its function, for warnings. Runs on the real loop's
+    thread only.
     """
+
+    name = ""
 
     def __init__(
         self,
@@ -90,6 +93,8 @@ class Body(BodySeam):
             return
         if not self.is_over:
             self._is_pumping = True
+            services = self.services
+            outer, services.pumping = services.pumping, self
             try:
                 self._pump()
             except ReplayError as error:
@@ -99,6 +104,7 @@ class Body(BodySeam):
                 self.divergence = self.divergence or ParkedError(f"the body was stopped by {error!r}")
             finally:
                 self._is_pumping = False
+                services.pumping = outer
         self._at_rest()
 
     def _pump(self) -> None:

@@ -107,6 +107,7 @@ class Invocation:
             at_rest=self._at_rest,
             time_out=self.holder.time_out,
         )
+        self.body.name = self.spec.name
         if not self._may_go_on():
             return
         arguments = () if started.payload is None else tuple(values.decode(started.payload.data))

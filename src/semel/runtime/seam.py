@@ -206,7 +206,7 @@ class BodySeam:
         while slot.outcome is None:
             if slot.phase is DONE:
                 raise CallbackError(slot.name, *_FROZEN if slot.is_frozen else _GIVEN_UP)
-            waiter = self.loop.create_future()
+            waiter = self.loop.create_waiter()
             waiting = (waiter, current_frame.get(self.loop.frame).scope or "")
             slot.waiters += (waiting,)
             try:

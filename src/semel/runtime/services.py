@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("semel")
 # Nothing kept, nothing waited for: each of these means something at 0.
-MAY_BE_ZERO = frozenset({"residents_max", "passivate_ms", "drain_ms", "retention_ms", "poll_ms", "sweep_ms"})
+MAY_BE_ZERO = frozenset(
+    {"residents_max", "passivate_ms", "drain_ms", "retention_ms", "poll_ms", "sweep_ms", "block_warn_ms"}
+)
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -50,6 +52,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     sweep_ms: int = 600_000
     sweep_batch_max: int = 128
     page_max: int = 1_000
+    block_warn_ms: int = 1_000
 
     def __post_init__(self) -> None:
         for field in self.__struct_fields__:
@@ -106,6 +109,7 @@ class Services:
         self.is_draining = False
         self.touched: Callable[[Touched], None] = _nobody  # told of each stream that somebody else's append touched
         self.computing = 0
+        self.pumping: Body | None = None  # whose code runs now
         self.runners: dict[int, Runner] = {}
         self.survivors: list[Any] = []
         self.unknown: set[str] = set()  # functions that were invoked, and that this process does not know

@@ -23,6 +23,7 @@ from msgspec import Struct
 from semel.batch import run_batch
 from semel.calls import BatchCall, CallbackCall, ChildCall, InvokeCall, StepCall, WaitCall
 from semel.errors import Suspend, ValidationError
+from semel.runtime.blocking import DefBody
 from semel.runtime.frame import Frame
 from semel.runtime.slot import Slot
 from semel.sync_context import SyncContext
@@ -226,7 +227,8 @@ class SyncBody:
     def _main(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._thread = threading.get_ident()
         try:
-            ended = _End(function(SyncContext(self), *arguments))
+            with DefBody():
+                ended = _End(function(SyncContext(self), *arguments))
         except BaseException as error:  # Suspend included: the loop knows what it means
             ended = _End(error=error)
         self._send(ended)

@@ -51,6 +51,7 @@ class Turn:
             at_rest=self._rest,
             time_out=holder.time_out,
         )
+        self.body.name = self.name
 
     @property
     def name(self) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from semel.runtime import blocking
 from semel.testing.audit import Violation
 from semel.testing.client import Client
 from semel.testing.faults import Arrival, ArrivalKind, Close, Crash, Fault, Jump, Moment, Plan, Takeover, TakeoverKind
@@ -71,8 +74,9 @@ def explore(
     A crash lies before or after each write; the second of a pair is counted from the restart, and
     `pairs` is the share of them that is run, chosen by `seed`. Every run must come to the
     outcome of the undisturbed one and keep every rule; `Report.found` has those that did not.
+    A line whose body blocks (a file, a socket, a process) is a RuntimeWarning.
     """
-    with silence():
+    with silence(), warnings_of_blocking():
         return _Explorer(shape, store, kinds, pairs, seed).run()
 
 
@@ -80,7 +84,21 @@ def run_once(
     shape: Shape | Callable[[Client], Awaitable[Any]], *, plan: Plan = (), store: StoreName = "memory", seed: int = 0
 ) -> Run:
     """One run by one plan, such as one that `explore` found."""
-    return World(as_shape(shape), Opener(store).open(seed), plan=plan, seed=seed).run()
+    with warnings_of_blocking():
+        return World(as_shape(shape), Opener(store).open(seed), plan=plan, seed=seed).run()
+
+
+@contextlib.contextmanager
+def warnings_of_blocking() -> Iterator[None]:
+    """What blocks in a body is warned about at its own line, once it is all over, as a filter may make it an error."""
+    found: list[blocking.Blocking] = []
+    stop = blocking.watch(found.append)
+    try:
+        yield
+    finally:
+        stop()
+        for one in found:
+            warnings.warn_explicit(str(one), RuntimeWarning, one.file, one.line)
 
 
 def as_shape(scenario: Shape | Callable[[Client], Awaitable[Any]]) -> Shape:
