@@ -176,6 +176,23 @@ async def mapped(ctx: Context, nesting: Any) -> list[Any]:
     ]
 
 
+@durable_function(name="sim.callback_abandoned")
+async def callback_abandoned(ctx: Context) -> list[Any]:
+    """The batch is complete before the callback is answered, and nobody else is awaited: the answer is refused."""
+
+    async def quick(ctx: Context) -> int:
+        return await ctx.step(slow, 1, 30)
+
+    async def asks(ctx: Context) -> Any:
+        call = await ctx.create_callback(name="too late")
+        await ctx.step(ask, call.id, "late", 300)
+        return await call.result()
+
+    first = await ctx.parallel([quick, asks], completion=Completion.first_successful())
+    await ctx.wait(ms=500)
+    return [first.results, await ctx.step(add, 1, 1)]
+
+
 @durable_function(name="sim.parallel")
 async def parallel(ctx: Context) -> list[Any]:
     async def quick(ctx: Context) -> int:
@@ -364,6 +381,10 @@ SHARED = frozenset(
 ABANDONED = frozenset(f"returned {[[value], 2]!r}" for value in (1, 2, None, "late", 13))
 
 
+# A crash gives the answer time to come before the other branch ends.
+ABANDONED = frozenset({"returned [['late'], 2]"})
+
+
 def _run(name: str, function: Any, *arguments: Any, **fields: Any) -> Shape:
     async def scenario(client: Client) -> Any:
         return await client.run(function, *arguments, key="k")
@@ -379,6 +400,7 @@ def operation_shapes() -> list[Shape]:
         _run("callback race", callback_race, has_answers=True),
         _run("callback race, evicted", callback_race, has_answers=True, limits=evicting),
         _run("callback ends", callback_ends, has_answers=True, outcomes=frozenset({f"returned {TOO_LATE!r}"})),
+        _run("callback abandoned", callback_abandoned, has_answers=True, outcomes=ABANDONED),
         _run("callback cancelled", callback_cancelled, has_answers=True, outcomes=frozenset({"returned 'late'"})),
         *(
             _run(f"callback shared{title}", callback_shared, has_answers=True, limits=limits, outcomes=SHARED)

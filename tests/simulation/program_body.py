@@ -12,39 +12,14 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-import semel
-from semel import Context, Retry, durable_function
-from semel.errors import ChildContextError, StepError
-from semel.testing import effect
+from semel import Context, durable_function
+from semel.errors import OperationError
+from tests.simulation.program_operations import OPERATIONS, work
 from tests.simulation.programs import Node, program, step_ms
 
-KEY = semel.EFFECT_KEY
-ONCE = Retry(attempts=1)
-TWICE = Retry(attempts=2, first_delay_ms=90, factor=1.0, jitter="none")
 RACE = "race"
 # Whoever looks at runs from outside: called with each one as it begins.
 on_begin: list[Callable[[Player], None]] = []
-
-
-@semel.step
-async def work(node: int, seen: int, ms: int, effect_key: str = KEY) -> int:
-    effect("work", effect_key, node, seen)
-    if ms:
-        await asyncio.sleep(ms / 1000)
-    return node
-
-
-@semel.step
-def work_in_thread(node: int, seen: int, effect_key: str = KEY) -> int:
-    effect("work", effect_key, node, seen)
-    return node
-
-
-@semel.step
-async def work_in_vain(node: int, seen: int, ms: int, effect_key: str = KEY) -> int:
-    effect("work", effect_key, node, seen)
-    await asyncio.sleep(ms / 1000)
-    raise ValueError(node)
 
 
 @durable_function(name="sim.program")
@@ -63,13 +38,13 @@ def spell(error: BaseException) -> str:
     """An error by its type, and by those inside."""
     if isinstance(error, BaseExceptionGroup):
         return f"{type(error).__name__}({', '.join(spell(inner) for inner in error.exceptions)})"
-    if isinstance(error, (StepError, ChildContextError)):
+    if isinstance(error, OperationError):
         return f"{type(error).__name__}({error})"
     return type(error).__name__
 
 
 class Player:
-    """Runs a program, or the part of it in one child context, and keeps the record."""
+    """Runs a program, or the part of it in one context, and keeps the record. `digest` is that of the record so far."""
 
     def __init__(self, ctx: Context, number: int, order: int) -> None:
         self.ctx = ctx
@@ -77,13 +52,13 @@ class Player:
         self.order = order
         self.record: list[str] = []
         self.replayed = 0  # how many events the journal brought
-        self._digest = 0
+        self.digest = 0
         self._background: list[asyncio.Task[int]] = []
 
     def note(self, node: int, what: object) -> None:
         """Something happened at a node."""
         event = f"{node} {what}"
-        self._digest = zlib.crc32(event.encode(), self._digest)
+        self.digest = zlib.crc32(event.encode(), self.digest)
         self.record.append(event)
         if self.ctx.is_replaying:
             self.replayed = len(self.record)
@@ -96,44 +71,12 @@ class Player:
         """Do what a node says. Returns its id, so that who is done can be told."""
         return PARTS[node.kind](self, node)
 
+    def inside(self, ctx: Context) -> Player:
+        """Who runs a part in a context of its own, and keeps a record that is its outcome: a replay may not run it."""
+        return Player(ctx, self.number, self.order)
+
     def tasks(self, node: Node) -> list[asyncio.Task[int]]:
         return [asyncio.create_task(self.play(part)) for part in node.parts]
-
-    # Leaves.
-
-    async def step(self, node: Node) -> int:
-        ms = step_ms(self.number, self.order, node.id)
-        ctx, name, seen = self.ctx, f"s{node.id}", self._digest
-        match node.kind:
-            case "step":
-                await ctx.step(work, node.id, seen, ms, name=name)
-            case "sync step":
-                await ctx.step(work_in_thread, node.id, seen, name=name)
-            case "instant step":
-                await ctx.step(work, node.id, seen, 0, name=name)
-            case "failing step":
-                await ctx.step(work_in_vain, node.id, seen, ms, name=name, retry=ONCE)
-            case "retried step":
-                await ctx.step(work_in_vain, node.id, seen, ms, name=name, retry=TWICE)
-            case "once step":
-                await ctx.step(work, node.id, seen, ms, name=name, effect="at_most_once")
-            case "abandoned step":
-                await ctx.step(work, node.id, seen, ms, name=name, on_cancel="abandon")
-            case "keyed step":
-                await ctx.step(work, node.id, seen, ms, name=name, effect="keyed")
-        self.note(node.id, "step")
-        return node.id
-
-    async def sleep(self, node: Node) -> int:
-        match node.kind:
-            case "wait":
-                await self.ctx.wait(ms=node.ms)
-            case "sleep":
-                await asyncio.sleep(node.ms / 1000)
-            case "yield":
-                await asyncio.sleep(0)
-        self.note(node.id, node.kind)
-        return node.id
 
     # Several things at once.
 
@@ -296,20 +239,6 @@ class Player:
             await self.play(other)
         return node.id
 
-    async def child(self, node: Node) -> int:
-        """What is inside keeps a record of its own, which is its outcome: a replay does not run it again."""
-        try:
-            self.record += await self.ctx.run_in_child_context(self._inside, node, name=f"c{node.id}")
-        except ChildContextError as error:
-            self.note(node.id, spell(error))
-        self.note(node.id, "child")
-        return node.id
-
-    async def _inside(self, ctx: Context, node: Node) -> list[str]:
-        player = Player(ctx, self.number, self.order)
-        await asyncio.gather(*(player.play(part) for part in node.parts))
-        return player.record
-
     # What tasks meet at.
 
     async def queue(self, node: Node) -> int:
@@ -338,21 +267,21 @@ class Player:
                 await asyncio.wait(producers)
                 for _ in consumers:
                     await queue.put(None)
-        except* (StepError, TimeoutError) as errors:
+        except* (OperationError, TimeoutError) as errors:
             self.note(node.id, spell(errors))
         return node.id
 
     async def _after(self, node: Node) -> None:
         """A step that a meeting leads to."""
         ms = step_ms(self.number, self.order, node.id)
-        await self.ctx.step(work, node.id, self._digest, ms, name=f"m{node.id}")
+        await self.ctx.step(work, node.id, self.digest, ms, name=f"m{node.id}")
 
     async def _in_group(self, node: Node, of: Callable[[Node], Coroutine[Any, Any, None]]) -> int:
         try:
             async with asyncio.TaskGroup() as group:
                 for part in node.parts:
                     group.create_task(of(part))
-        except* (StepError, ChildContextError, asyncio.BrokenBarrierError) as errors:
+        except* (OperationError, asyncio.BrokenBarrierError) as errors:
             self.note(node.id, spell(errors))
         return node.id
 
@@ -437,7 +366,7 @@ class Player:
             for part in node.parts:
                 try:
                     yield await self.play(part)
-                except StepError as error:
+                except OperationError as error:
                     yield spell(error)
         finally:
             self.note(node.id, "closing")
@@ -456,9 +385,7 @@ class Player:
 
 Part = Callable[[Player, Node], Coroutine[Any, Any, int]]
 PARTS: dict[str, Part] = {
-    **dict.fromkeys(["step", "sync step", "instant step", "failing step", "retried step", "once step"], Player.step),
-    **dict.fromkeys(["abandoned step", "keyed step"], Player.step),
-    **dict.fromkeys(["wait", "sleep", "yield"], Player.sleep),
+    **OPERATIONS,
     "in turn": Player.in_turn,
     "gather": Player.gather,
     "gather exceptions": Player.gather,
@@ -484,7 +411,6 @@ PARTS: dict[str, Part] = {
     "async generator": Player.generator,
     "generator left": Player.generator,
     "helper": Player.helper,
-    "child context": Player.child,
     "background": Player.background,
     "callback": Player.callback,
     "call_later": Player.call_later,

@@ -27,6 +27,10 @@ LEAVES: Final = {
     "wait": 3,
     "sleep": 3,
     "yield": 1,
+    "create_callback": 2,
+    "wait_for_callback": 2,
+    "invoke": 2,
+    "wait_for_condition": 1,
 }
 # How many parts a construct takes.
 CONSTRUCTS: Final = {
@@ -55,13 +59,17 @@ CONSTRUCTS: Final = {
     "generator left": (2, 3),
     "helper": (2, 3),
     "child context": (1, 2),
+    "with_retry": (1, 2),
+    "map": (2, 3),
+    "flat map": (2, 3),
+    "parallel": (2, 3),
     "background": (1, 1),
     "callback": (2, 2),
     "call_later": (1, 1),
 }
-WANTED: Final = 6  # constructs that a program is certain to have; the others come by chance
-DEPTH_MAX: Final = 4
-LEAVES_MAX: Final = 9
+WANTED: Final = 7  # constructs that a program is certain to have; the others come by chance
+DEPTH_MAX: Final = 5
+LEAVES_MAX: Final = 4
 STEP_MS: Final = range(10, 400, 10)  # whole tens, so that two things may come due at once
 LIMIT_MS: Final = range(20, 500, 10)
 
@@ -108,7 +116,7 @@ class _Grower:
         luck = self.luck
         if depth >= DEPTH_MAX:
             return self._leaf()
-        if self.wanted and (depth == 1 or luck.random() < 0.5):
+        if self.wanted and (depth == 1 or luck.random() < 0.8):
             return self._construct(self.wanted.pop(), depth)
         if self.leaves < LEAVES_MAX and luck.random() < 0.15:
             return self._construct(luck.choice(list(CONSTRUCTS)), depth)

@@ -90,13 +90,17 @@ _SCOPES = frozenset({Kind.EXECUTION, Kind.CONTEXT, Kind.MESSAGE})
 
 
 class Advanced(Struct, frozen=True, gc=False):
-    """What an append changed: the stream's row, the operations, the records as others will read them, other streams."""
+    """What an append changed: the stream's row, the operations, the records as others will read them, other streams.
+
+    `is_awaiting` tells whether operations that others settle are among those that changed.
+    """
 
     stream: Stream
     changes: dict[str, Operation]
     append: codec.Append | None
     seq: int
     others: tuple[Touched, ...] = ()
+    is_awaiting: bool = False
 
     def records(self) -> list[Record]:
         return [] if self.append is None else list(codec.records(self.append, seq=self.seq))
@@ -152,7 +156,7 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
     others: tuple[Touched, ...] = ()
     if arriving or request.awaited or (request.then is Then.FINISH and _outcome_of(changes).message is not None):
         others = _tell_others(transaction, request, after, changes, arriving)
-    return Advanced(after, changes, append, seq, others)
+    return Advanced(after, changes, append, seq, others, bool(arriving))
 
 
 def _came_too_late(

@@ -104,7 +104,7 @@ class Holder:
             return
         if advanced.changes:
             self.operations.update(advanced.changes)
-            if self.awaited or advanced.others:
+            if advanced.is_awaiting:
                 self.note(advanced.changes)
         self.stream = advanced.stream
         if advanced.append is not None and advanced.seq == self.seen + 1:
