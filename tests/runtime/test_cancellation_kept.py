@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -10,20 +11,33 @@ import pytest
 
 from semel import Context, Retry, durable_function
 from semel.errors import StepError
-from tests.runtime.places import Place, run
+from tests.runtime.places import Place, run, until
 
 ONCE = Retry(attempts=1)
 both_ways = pytest.mark.parametrize("residents_max", [0, 1000])
 
 
+begun = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_begun() -> None:
+    begun.clear()
+
+
 def in_thread(value: int, ms: int) -> int:
     """A step that cannot be told."""
+    begun.set()
     time.sleep(ms / 1000)
     return value
 
 
-async def fail(ms: int) -> int:
-    await asyncio.sleep(ms / 1000)
+async def until_begun() -> None:
+    await until(begun.is_set)
+
+
+async def fail() -> int:
+    await until_begun()
     raise ValueError("no")
 
 
@@ -48,13 +62,13 @@ def test_a_worker_of_a_failed_group_ends_although_its_step_could_not_be_told(pla
 
         async def worker() -> None:
             while True:
-                done.append(await ctx.step(in_thread, await queue.get(), 30))
+                done.append(await ctx.step(in_thread, await queue.get(), 50))
 
         queue.put_nowait(1)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(worker())
-                group.create_task(ctx.step(fail, 5, retry=ONCE))
+                group.create_task(ctx.step(fail, retry=ONCE))
         except* StepError:
             await ctx.wait(ms=1)
         return done
@@ -68,8 +82,8 @@ def test_a_step_after_the_limit_never_begins(place: Place, residents_max: int) -
     async def limited(ctx: Context) -> list[Any]:
         found: list[Any] = []
         try:
-            async with asyncio.timeout(0.005):
-                found.append(await ctx.step(in_thread, 1, 30))
+            async with asyncio.timeout(0.1):
+                found.append(await ctx.step(in_thread, 1, 300))
                 found.append(await ctx.step(note, "never"))
         except TimeoutError:
             found.append("too late")
@@ -84,12 +98,12 @@ def test_a_step_after_the_limit_never_begins(place: Place, residents_max: int) -
 def test_what_ends_with_the_step_has_its_outcome(place: Place, residents_max: int) -> None:
     @durable_function
     async def ended(ctx: Context) -> list[Any]:
-        task = asyncio.create_task(ctx.step(in_thread, 1, 30))
-        await ctx.wait(ms=1)
+        task = asyncio.create_task(ctx.step(in_thread, 1, 50))
+        await ctx.step(until_begun)
         task.cancel()
         found: list[Any] = [await task]
-        async with asyncio.timeout(0.005):
-            found.append(await ctx.step(in_thread, 2, 30))
+        async with asyncio.timeout(0.1):
+            found.append(await ctx.step(in_thread, 2, 300))
         found.append(await ctx.step(note, "after"))
         await ctx.wait(ms=1)
         return found
@@ -107,8 +121,8 @@ def test_who_is_cleaning_up_is_not_cancelled_again_by_a_limit_that_is_over(place
             try:
                 await ctx.wait(hours=1)
             except asyncio.CancelledError:
-                async with asyncio.timeout(0.005):
-                    found.append(await ctx.step(in_thread, 1, 30))
+                async with asyncio.timeout(0.1):
+                    found.append(await ctx.step(in_thread, 1, 300))
                 found.append(await ctx.step(note, "cleaned up"))
                 raise
 
@@ -127,6 +141,7 @@ def test_an_interrupted_awaiter_that_handles_the_failure_is_cancelled_at_its_nex
     place: Place, residents_max: int
 ) -> None:
     async def stubborn() -> int:
+        begun.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -146,7 +161,7 @@ def test_an_interrupted_awaiter_that_handles_the_failure_is_cancelled_at_its_nex
             found.append("never")
 
         task = asyncio.create_task(work())
-        await ctx.wait(ms=1)
+        await ctx.step(until_begun)
         task.cancel("enough")
         try:
             await task
