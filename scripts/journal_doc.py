@@ -93,6 +93,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "data": "the bytes",
         "encoding": f"of the bytes; `{ENCODING}` is msgpack with extension codes",
         "digest": "of bytes that lie in chunks elsewhere",
+        "size": "how many bytes they are, when they are in chunks",
         "key_id": "the key that they are encrypted with",
     },
     "MessageHeader": {

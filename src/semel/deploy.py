@@ -103,4 +103,4 @@ def _look_at(reader: Reader, stream: Stream, limits: Limits | None, seconds_max:
         return Finding(Verdict.UNKNOWN, str(error))
     if not records:
         return SAFE  # it was deleted meanwhile
-    return rehearse(spec, stream, records, limits=limits, seconds_max=seconds_max)
+    return rehearse(spec, stream, records, reader=reader, limits=limits, seconds_max=seconds_max)

@@ -16,8 +16,8 @@ from semel.errors import (
     ParkedError,
 )
 from semel.history import Event, render
+from semel.journal import chunks, holding, lifecycle
 from semel.journal import executions as journal
-from semel.journal import holding, lifecycle
 from semel.journal.outcomes import outcome_in
 from semel.kernel import values
 from semel.kernel.entry import Control, Controlled, Record, Settled, Status
@@ -161,7 +161,13 @@ class Executions:
         """
         reader = self._reader()
         stream = find(reader, which, namespace=self._namespace, function=function)
-        return render(read_all(reader, stream), after=after, limit=limit, reverse=reverse)
+        return render(
+            read_all(reader, stream),
+            after=after,
+            limit=limit,
+            reverse=reverse,
+            read=lambda payload: chunks.value(reader, stream.number, payload),
+        )
 
     async def stop(
         self, which: str, *, function: str | None = None, reason: str = "", children: bool = False
@@ -284,7 +290,7 @@ def _described(reader: Reader, stream: Stream, settled: Settled | None) -> Execu
         return info_of(stream, reason=control_reason(reader, stream))
     if settled is None:
         return info_of(stream)
-    result = None if settled.result is None else values.decode(settled.result.data)
+    result = chunks.value(reader, stream.number, settled.result)
     if settled.error is None:
         return info_of(stream, result=result)
     return info_of(stream, error_type=settled.error.type, error_message=settled.error.message)
@@ -313,7 +319,7 @@ def list_actors(reader: Reader, *, namespace: str, type: str | None, after: int 
 def describe_actor(reader: Reader, stream: Stream) -> ActorInfo:
     """An actor with its last recorded state and the number of its open messages."""
     mailbox = Mailbox.of(holding.read(reader, stream))
-    state = None if mailbox.snapshot is None else values.decode(mailbox.snapshot.data)
+    state = chunks.value(reader, stream.number, mailbox.snapshot)
     return _actor(stream, open_messages=len(mailbox), state=state)
 
 

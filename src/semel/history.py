@@ -6,7 +6,7 @@ shown with a start before its end, as AWS shows it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -63,11 +63,25 @@ class Event(Struct, frozen=True, omit_defaults=True):
     error_message: str = ""
 
 
+Read = Callable[[Payload], Any]
+
+
+def in_its_row(payload: Payload) -> Any:
+    """The value of a payload whose bytes are in its row."""
+    return values.decode(payload.data)
+
+
 def render(
-    records: Iterable[Record], *, after: int | None = None, limit: int | None = None, reverse: bool = False
+    records: Iterable[Record],
+    *,
+    after: int | None = None,
+    limit: int | None = None,
+    reverse: bool = False,
+    read: Read = in_its_row,
 ) -> list[Event]:
     """The events of a stream in order, or the last one first. A page has up to `limit` that follow event `after`.
 
+    `read` gives the value of a payload.
     Raises ValidationError for a limit or an event that cannot be.
     """
     for name, found in (("limit", limit), ("after", after)):
@@ -86,13 +100,14 @@ def render(
         ids = range(min(len(ids) + 1, after or len(ids) + 1) - 1, 0, -1)
     elif after is not None:
         ids = ids[after:]
-    return [_event(event_id, *found_events[event_id - 1]) for event_id in ids[:limit]]
+    return [_event(event_id, *found_events[event_id - 1], read) for event_id in ids[:limit]]
 
 
-def _event(event_id: int, type_name: str, at_ms: int, fields: dict[str, Any]) -> Event:
+def _event(event_id: int, type_name: str, at_ms: int, fields: dict[str, Any], read: Read) -> Event:
     """An event of the page. Only its values are decoded, not those of the whole history."""
-    if "result" in fields:
-        fields = fields | {"result": _value(fields["result"])}
+    payload = fields.get("result")
+    if payload is not None:
+        fields = fields | {"result": read(payload)}
     return Event(event_id, type_name, at_ms, **fields)
 
 
@@ -169,7 +184,3 @@ def _identity(operation: Operation) -> dict[str, Any]:
 
 def _error(error: values.ErrorData | None) -> dict[str, Any]:
     return {} if error is None else {"error_type": error.type, "error_message": error.message}
-
-
-def _value(payload: Payload | None) -> Any:
-    return None if payload is None else values.decode(payload.data)

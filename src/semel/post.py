@@ -11,6 +11,7 @@ from semel.executions import deleted_outcome, parked_error
 from semel.function import FunctionSpec, check_timeout
 from semel.journal import executions as journal
 from semel.journal import messages
+from semel.journal.chunks import whole_outcome
 from semel.journal.outcomes import outcome_in, settled_in
 from semel.kernel import ids, values
 from semel.kernel.entry import MessageHeader, Settled
@@ -71,7 +72,7 @@ class Starter:
     ) -> tuple[Stream, Settled | None]:
         """Return the execution and its outcome, if it has one. On disk when this returns."""
         answer = await self._request(spec, arguments, key, timeout_ms).answer
-        return answer.stream, answer.outcome
+        return answer.stream, answer.outcome and self._whole(answer.stream, answer.outcome)
 
     async def run(
         self, spec: FunctionSpec, arguments: tuple[Any, ...], key: str | None, timeout_ms: int | None
@@ -85,7 +86,7 @@ class Starter:
             self._waiters.forget(job.outcome)
             raise
         if answer.outcome is not None:
-            return answer.stream, answer.outcome
+            return answer.stream, self._whole(answer.stream, answer.outcome)
         return answer.stream, await self.wait(answer.stream, job.outcome)
 
     def _request(
@@ -118,7 +119,7 @@ class Starter:
         """Wait for the outcome of an execution. Raises ParkedError if it is out of service."""
         if stream.status == PARKED:
             raise parked_error(self._services.reader, stream)
-        return await self._waiters.wait(stream.number, stream.uid, outcome)
+        return self._whole(stream, await self._waiters.wait(stream.number, stream.uid, outcome))
 
     async def outcome(self, stream: Stream) -> Settled:
         """`wait` for someone who comes later: the outcome may have come before, and nobody tells it twice."""
@@ -127,7 +128,10 @@ class Starter:
         if now is None or now.uid != stream.uid:
             return deleted_outcome(reader, stream)
         settled = outcome_in(reader, now)
-        return settled if settled is not None else await self.wait(now)
+        return self._whole(now, settled) if settled is not None else await self.wait(now)
+
+    def _whole(self, stream: Stream, settled: Settled) -> Settled:
+        return whole_outcome(self._services.reader, stream.number, settled)
 
     def _least_busy(self) -> Worker:
         if len(self._workers) == 1:
@@ -188,10 +192,11 @@ class Post:
             self._waiters.forget(job.reply)
             raise
         if answer.outcome is not None:
-            return answer.outcome
+            return whole_outcome(self._services.reader, answer.stream.number, answer.outcome)
         if answer.stream.status == PARKED:
             raise parked_error(self._services.reader, answer.stream)
-        return await self._waiters.wait(answer.stream.number, answer.message, job.reply)
+        reply = await self._waiters.wait(answer.stream.number, answer.message, job.reply)
+        return whole_outcome(self._services.reader, answer.stream.number, reply)
 
     async def tell(self, message: Message) -> None:
         """Send; on disk when this returns."""

@@ -6,13 +6,21 @@ from semel.testing import ALL, Report, Shape, explore
 from semel.testing.explore import Kind
 from tests.simulation.actor_shapes import actor_shapes
 from tests.simulation.function_shapes import function_shapes
+from tests.simulation.large_shapes import large_shapes
 from tests.simulation.lifecycle_shapes import lifecycle_shapes
 from tests.simulation.operation_shapes import operation_shapes
 from tests.simulation.patch_shapes import patch_shapes
 
 SHAPES: dict[str, Shape] = {
     shape.name: shape
-    for shape in [*function_shapes(), *operation_shapes(), *actor_shapes(), *lifecycle_shapes(), *patch_shapes()]
+    for shape in [
+        *function_shapes(),
+        *operation_shapes(),
+        *actor_shapes(),
+        *lifecycle_shapes(),
+        *patch_shapes(),
+        *large_shapes(),
+    ]
 }
 SEEDS = Path(__file__).with_name("seeds.txt")
 SQLITE_KINDS: tuple[Kind, ...] = ("crash", "pair", "close")

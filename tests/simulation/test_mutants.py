@@ -8,7 +8,7 @@ import pytest
 from semel.journal import advance, lifecycle
 from semel.journal.deadline import Deadline
 from semel.kernel import memo, values
-from semel.runtime import invocation, slot, steps, sweeper
+from semel.runtime import invocation, steps, sweeper
 from semel.runtime.body import Body
 from semel.runtime.invocation import Invocation
 from semel.store import base
@@ -51,6 +51,17 @@ def test_J4_without_the_epoch_check_two_holders_write(monkeypatch: pytest.Monkey
     assert "J4" in rules_broken("takeover")
 
 
+def test_G1_a_row_whose_chunks_were_not_stored_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    put = base.Transaction.put_chunk
+
+    def put_most(transaction: Any, stream: int, digest: bytes, data: bytes) -> None:
+        if digest[0] % 2:
+            put(transaction, stream, digest, data)
+
+    monkeypatch.setattr(base.Transaction, "put_chunk", put_most)
+    assert "G1" in rules_broken("crash", shapes=("large values", "large values of an actor"))
+
+
 def test_J6_without_waking_for_what_was_not_seen_a_message_sleeps_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     leave = advance._leave
 
@@ -71,12 +82,12 @@ def test_without_the_round_trip_a_replay_sees_other_values(monkeypatch: pytest.M
         originals[id(data)] = (data, value)
         return data
 
-    def decode_to_the_original(data: bytes) -> Any:
-        kept, value = originals.get(id(data), (b"", None))
-        return value if kept is data else values.decode(data)
+    def read_the_original(body: Body, payload: Any) -> Any:
+        kept, value = originals.get(id(payload and payload.data), (b"", None))
+        return value if payload and kept is payload.data else body.read(payload)
 
     monkeypatch.setattr(steps.values, "encode", encode_and_remember)
-    monkeypatch.setattr(slot, "decode", decode_to_the_original)
+    monkeypatch.setattr(Body, "_read", read_the_original)
     assert "outcome" in rules_broken("crash", shapes=("aliases", "aliases, evicted"))
 
 

@@ -22,6 +22,7 @@ WORKERS = st.sampled_from(["w0", "w1"])
 TIMES = st.none() | st.integers(0, 9)
 KEYS = st.sampled_from([key_id("a"), key_id("b"), key_id("a", "actor:Cart/0")])
 ACTORS = st.sampled_from([Address("default", ACTOR, "Cart", str(place)) for place in range(3)])
+DIGESTS = st.sampled_from([b"a" * 20, b"b" * 20])
 STATUSES = st.sampled_from([RUNNING, PARKED, "SUCCEEDED"])
 
 
@@ -142,6 +143,15 @@ class Stores(RuleBasedStateMachine):
         outcome = data if settled else None
         self.attempt("put_key", lambda t: t.put_key(Key(id, stream, "op", data, settled, expiry_ms, outcome)))
 
+    @rule(number=NUMBERS, digest=DIGESTS, data=st.binary(max_size=9))
+    def put_chunk(self, number: int, digest: bytes, data: bytes) -> None:
+        self.attempt("put_chunk", lambda t: t.put_chunk(number, digest, data))
+
+    @rule(number=NUMBERS, digest=DIGESTS)
+    def read_chunk(self, number: int, digest: bytes) -> None:
+        self.attempt("chunk in a batch", lambda t: [t.chunk(number, digest)])
+        self.same("chunk", [lambda s=s: [s.chunk(number, digest)] for s in self.stores])
+
     @rule(id=KEYS)
     def forget_key(self, id: Any) -> None:
         self.attempt("forget_key", lambda t: t.forget_key(id))
@@ -161,6 +171,7 @@ class Stores(RuleBasedStateMachine):
             if stream is not None:
                 t.append(None, stream, count=1, body=b"never")
             t.put_worker(Worker("never", 9))
+            t.put_chunk(number, b"a" * 20, b"never")
             t.put_key(Key(id, 1, "never", b""))
             raise SemelError("on purpose")
 
@@ -217,5 +228,6 @@ def test_memory_and_sqlite_cannot_be_told_apart() -> None:
     rules |= {"a_call_that_raises", "commit", "restart", "due", "dead_workers", "list", "rows", "next_wake"}
     rules |= {"delete", "scan_ended", "scan_expired"}
     rules |= {"read in a batch", "actor in a batch", "stream_by_uid", "stream_by_address", "row_at", "key"}
+    rules |= {"put_chunk", "chunk in a batch", "chunk"}
     untried = {name for name in rules if Stores.succeeded[name] == 0}
     assert untried == set(), "each operation succeeded at least once"

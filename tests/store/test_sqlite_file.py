@@ -23,6 +23,7 @@ from semel.store.sqlite import SqliteReader, SqliteStore
 from semel.store.sqlite_file import (
     APPLICATION_ID,
     NETWORK_FILE_SYSTEMS,
+    _schema,
     file_system,
     file_system_verdict,
     open_reader,
@@ -30,7 +31,7 @@ from semel.store.sqlite_file import (
 )
 from tests.store.backends import a_key, created, key_id, new_actor, write
 
-NEWEST = sum(1 for _ in (Path(sql.__file__).parent / "schema").glob("*.sql"))
+NEWEST = len(_schema())
 NEVER_CHANGES = {"number", "uid", "namespace", "type", "name", "key", "origin", "created_ms"}
 
 
@@ -82,7 +83,7 @@ def test_a_commit_is_an_fsync(tmp_path: Path) -> None:
 def test_every_table_is_strict(tmp_path: Path) -> None:
     store = SqliteStore.open(tmp_path / "x.db")
     tables = store._database.execute("select name, strict from pragma_table_list where schema = 'main'").fetchall()
-    assert {name for name, strict in tables if strict} == {"meta", "stream", "record", "key", "worker"}
+    assert {name for name, strict in tables if strict} == {"meta", "stream", "record", "chunk", "key", "worker"}
     store.close()
 
 
@@ -258,6 +259,25 @@ def test_an_old_file_can_be_read_as_it_is(tmp_path: Path) -> None:
     assert reader.list(Filter()) == []
     reader.close()
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", range(1, NEWEST))
+def test_a_file_of_an_older_version_is_brought_to_the_newest(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "x.db"
+    older = apsw.Connection(str(path))
+    older.execute(f"pragma application_id = {APPLICATION_ID}")
+    for script in _schema()[:version]:
+        older.execute(script)
+    older.execute("insert into meta (id, journal_id) values (1, 'the-first')")
+    older.execute(f"pragma user_version = {version}")
+    older.close()
+    store = SqliteStore.open(path)
+    new = SqliteStore.open(tmp_path / "new.db")
+    tables = "select name, sql from sqlite_schema order by name"
+    assert store._database.execute(tables).fetchall() == new._database.execute(tables).fetchall()
+    assert (store.journal_id, pragma(store, "user_version")) == ("the-first", NEWEST)
+    store.close()
+    new.close()
 
 
 def test_a_directory_and_a_missing_one_are_refused(tmp_path: Path) -> None:

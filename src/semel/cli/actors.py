@@ -12,6 +12,7 @@ from semel.cli.output import JSON, output_option, say, show_fields, show_json, s
 from semel.cli.plain import stored
 from semel.errors import NotFoundError
 from semel.executions import ActorInfo, control_reason
+from semel.journal.chunks import whole
 from semel.journal.holding import read
 from semel.kernel.mailbox import Mailbox
 from semel.store.base import ACTOR, PARKED, Address, Filter, Reader, Stream
@@ -58,8 +59,9 @@ def get(which: str, key: str | None, store: str, namespace: str, output: str) ->
     with reading(store) as reader:
         stream = _find(reader, which, key, namespace=namespace)
         mailbox = Mailbox.of(read(reader, stream))
+        state = mailbox.snapshot and whole(reader, stream.number, mailbox.snapshot)
         reason = {"reason": control_reason(reader, stream)} if stream.status == PARKED else {}
-    fields = _fields(stream) | {"open_messages": len(mailbox), "state": stored(mailbox.snapshot)} | reason
+    fields = _fields(stream) | {"open_messages": len(mailbox), "state": stored(state)} | reason
     show_fields(fields, output=output)
 
 

@@ -15,6 +15,7 @@ from semel.cli.pins import versions_of_owner
 from semel.cli.plain import stored
 from semel.executions import control_reason, find, read_all
 from semel.history import render
+from semel.journal.chunks import whole
 from semel.journal.outcomes import outcome_in
 from semel.kernel.entry import Record, RetryScheduled, Settled, Started, TurnEnded
 from semel.kernel.values import encode
@@ -311,7 +312,7 @@ def _described(reader: Reader, stream: Stream, store: str) -> dict[str, Any]:
         return fields
     if settled.error is not None:
         return fields | {"error_type": settled.error.type, "error_message": settled.error.message}
-    return fields | {"result": stored(settled.result)}
+    return fields | {"result": stored(settled.result and whole(reader, stream.number, settled.result))}
 
 
 def _without_classes(record: Record) -> Record:
@@ -326,6 +327,7 @@ def _without_classes(record: Record) -> Record:
         case _:
             return record
     replaced = {
-        name: msgspec.structs.replace(payload, data=encode(stored(payload))) for name, payload in changes.items()
+        name: msgspec.structs.replace(payload, data=encode(stored(payload)), digest=b"")
+        for name, payload in changes.items()
     }
     return msgspec.structs.replace(record, entry=msgspec.structs.replace(record.entry, **replaced))

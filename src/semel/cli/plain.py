@@ -67,7 +67,9 @@ def stored(payload: Payload | None) -> Any:
     """A stored value as `plain` would have it, without the classes. Never raises: unreadable bytes are described."""
     if payload is None:
         return None
-    if payload.digest or payload.key_id or payload.encoding != ENCODING:
+    if payload.digest:
+        return f"({payload.size} bytes, kept in chunks)"
+    if payload.key_id or payload.encoding != ENCODING:
         return f"({len(payload.data)} bytes, encoding {payload.encoding!r})"
     try:
         return plain(_decoder(0).decode(payload.data))

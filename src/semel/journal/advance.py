@@ -16,6 +16,7 @@ from msgspec import Struct
 from semel.errors import LeaseLost
 from semel.journal import arrivals, executions
 from semel.journal.arrivals import Touched
+from semel.journal.chunks import keep, keep_values
 from semel.journal.deadline import deadline_of
 from semel.kernel.entry import (
     ARRIVING,
@@ -116,6 +117,8 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
     for update in request.updates:
         if isinstance(update, Update):
             kind, name = update.kind, update.id
+            if update.payload is not None or kind in ARRIVING:
+                update = keep_values(transaction, stream.number, update)  # noqa: PLW2901  # memory has what the row has
             if kind is _EXECUTION:
                 entries.append(InvocationEnded(stream.invocation, None, update.at_ms - time_ms))
             operation = changes.get(name)
@@ -129,7 +132,8 @@ def advance(transaction: Transaction, request: Advance) -> Advanced:
         elif isinstance(update, Deliver):
             entries.append(Delivered(update.id, update.at_ms - time_ms))
         else:
-            entries.append(TurnEnded(update.operation, update.state, update.version, update.at_ms - time_ms))
+            state = None if update.state is None else keep(transaction, stream.number, update.state)
+            entries.append(TurnEnded(update.operation, state, update.version, update.at_ms - time_ms))
     # A message that the holder has not seen is needed for recovery, whatever the holder thinks; what
     # was not needed any more is not needed again.
     base = max(min(request.base, request.seen + 1), stream.base)

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from semel.errors import CallbackClosedError, NotFoundError
+from semel.journal.chunks import keep, outline
 from semel.kernel.entry import ARRIVING, SETTLED, Entry, Kind, Payload, Status
 from semel.kernel.operation import Action, Operation, Update, decide, fold, time_out_error
 from semel.kernel.values import ErrorData
@@ -102,9 +103,8 @@ def arrive(transaction: Transaction, arrival: Arrival) -> Touched | None:
 def settle(transaction: Transaction, stream: Stream, arrival: Arrival) -> Touched:
     """Write an arrival for an operation that is open."""
     time_ms = max(arrival.now_ms, stream.time_ms)
-    update = Update(
-        arrival.operation, arrival.kind, arrival.action, time_ms, payload=arrival.payload, error=arrival.error
-    )
+    payload = arrival.payload and keep(transaction, stream.number, arrival.payload)
+    update = Update(arrival.operation, arrival.kind, arrival.action, time_ms, payload=payload, error=arrival.error)
     is_heartbeat = arrival.action is Action.HEARTBEAT
     entries: tuple[Entry, ...] = decide(Operation(arrival.operation, arrival.kind, Status.STARTED), update, time_ms)
     if not is_heartbeat:
@@ -157,7 +157,7 @@ def _refuse(transaction: Transaction, stream: Stream, arrival: Arrival) -> None:
         raise CallbackClosedError(
             f"{_spell(arrival)}: {what}, expected it to run; nobody waits for an outcome any more"
         )
-    said = (_SAID.get(arrival.action), arrival.payload, arrival.error)
+    said = (_SAID.get(arrival.action), arrival.payload and outline(arrival.payload), arrival.error)
     if (operation.status, operation.result, operation.error) != said:
         raise CallbackClosedError(
             f"{_spell(arrival)}: it is {operation.status} already, expected an open one; the first outcome stands"

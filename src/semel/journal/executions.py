@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from semel.errors import IdempotencyConflictError, JournalCorruptError
+from semel.journal import chunks
 from semel.journal.arrivals import Arrival, Touched, find, is_open, settle
 from semel.journal.outcomes import outcome_in, settled_in
 from semel.kernel.entry import Kind, MessageHeader, Payload, Settled, Started, Status
@@ -107,7 +108,7 @@ def _create(transaction: Transaction, request: StartRequest) -> tuple[Stream, co
         Kind.EXECUTION,
         name=request.key,
         version=stream.code_version,
-        payload=request.payload,
+        payload=chunks.keep(transaction, stream.number, request.payload),
         fingerprint=request.fingerprint,
         source=request.source,
         due_ms=request.due_ms,
@@ -133,7 +134,7 @@ def start_child(transaction: Transaction, parent: Stream, operation: Operation, 
         header.method,
         name,
         start.child,
-        start.payload,
+        chunks.whole(transaction, parent.number, start.payload),
         b"",
         start.version,
         max(now_ms, parent.time_ms),
@@ -169,7 +170,7 @@ def tell_parent(
         Kind.CHAINED_INVOKE,
         _ENDS[outcome.status],
         child.time_ms,
-        outcome.result,
+        outcome.result and chunks.whole(transaction, child.number, outcome.result),
         outcome.error,
     )
     return settle(transaction, parent, arrival)
@@ -184,8 +185,9 @@ def header_of(source: Transaction | Reader, stream: Stream) -> MessageHeader | N
     return first.message if isinstance(first, Started) else None
 
 
-def keep_outcome(settled: Settled, stream: Stream) -> bytes:
-    """An outcome as the key row has it once its stream is deleted."""
+def keep_outcome(source: Transaction | Reader, settled: Settled, stream: Stream) -> bytes:
+    """An outcome as the key row has it once its stream is deleted, and its chunks with it."""
+    settled = chunks.whole_outcome(source, stream.number, settled)
     return codec.encode(codec.Append(stream.time_ms, (settled,)), stream=stream.number, seq=stream.tail)
 
 

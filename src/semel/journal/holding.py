@@ -11,6 +11,8 @@ from semel.kernel.entry import Record
 from semel.store import codec
 from semel.store.base import PAUSED, RUNNING, Lease, Reader, Stream, Transaction, Worker
 
+ROWS_AT_A_TIME = 256  # in memory as bytes, beside what was made of those before
+
 
 def lease_of(stream: Stream) -> Lease:
     """The lease of a stream that is held."""
@@ -102,7 +104,10 @@ def free(transaction: Transaction, stream: Stream, *, now_ms: int) -> None:
 def read(reader: Reader, stream: Stream) -> list[Record]:
     """The records that recovery needs, in order. Raises JournalCorruptError if one is missing or damaged."""
     records: list[Record] = []
-    for row in reader.rows(stream.number, first=stream.base):
-        append = codec.decode(row.body, stream=row.stream, seq=row.seq)
-        records.extend(codec.records(append, seq=row.seq))
+    first = stream.base
+    while rows := reader.rows(stream.number, first=first, limit=ROWS_AT_A_TIME):
+        for row in rows:
+            append = codec.decode(row.body, stream=row.stream, seq=row.seq)
+            records.extend(codec.records(append, seq=row.seq))
+        first = rows[-1].seq + rows[-1].count
     return records

@@ -167,7 +167,7 @@ def delete(transaction: Transaction, number: int, *, retention_ms: int, now_ms: 
         if settled is None or expiry_ms <= now_ms:
             transaction.forget_key(key.id)
         else:
-            kept = keep_outcome(settled, stream)
+            kept = keep_outcome(transaction, settled, stream)
             transaction.put_key(
                 Key(key.id, number, stream.uid, key.fingerprint, stream.tail, expiry_ms=expiry_ms, outcome=kept)
             )

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from semel.errors import IdempotencyConflictError, JournalCorruptError
+from semel.journal import chunks
 from semel.journal.outcomes import settled_at
 from semel.kernel.entry import Kind, MessageHeader, Payload, Settled, Started
 from semel.store import codec
@@ -98,7 +99,7 @@ def _add(transaction: Transaction, stream: Stream, request: SendRequest) -> Send
         message,
         Kind.MESSAGE,
         name=request.header.method,
-        payload=request.payload,
+        payload=chunks.keep(transaction, stream.number, request.payload),
         message=request.header,
         fingerprint=request.fingerprint,
         version=request.version,

@@ -71,14 +71,22 @@ CLOCKED = frozenset({Control.PAUSE, Control.RESUME, Control.PARK})  # those that
 
 
 class Payload(
-    Struct, frozen=True, omit_defaults=True, rename={"data": "d", "encoding": "e", "digest": "h", "key_id": "k"}
+    Struct,
+    frozen=True,
+    omit_defaults=True,
+    rename={"data": "d", "encoding": "e", "digest": "h", "key_id": "k", "size": "z"},
 ):
-    """A value as bytes. `digest` when they are kept in chunks elsewhere, `key_id` when encrypted."""
+    """A value as bytes. `key_id` when encrypted.
+
+    Those of a large one are in chunks of the same stream: then `digest` is the digests of its chunks,
+    one after another, and `size` how many bytes there are.
+    """
 
     data: bytes = b""
     encoding: str = ENCODING
     digest: bytes = b""
     key_id: str = ""
+    size: int = 0
 
 
 _MESSAGE_FIELDS = {

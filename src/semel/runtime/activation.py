@@ -22,6 +22,7 @@ from semel.errors import (
     SerializationError,
 )
 from semel.journal.advance import Advanced, EndTurn, Then
+from semel.journal.chunks import whole
 from semel.kernel import values
 from semel.kernel.entry import ARRIVING, HeartbeatReceived, Kind, Payload, Record, Settled
 from semel.kernel.mailbox import Mailbox
@@ -30,6 +31,7 @@ from semel.kernel.operation import Operation, Update, fold
 from semel.runtime.alarm import Alarm
 from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable
 from semel.runtime.invocation import End, outcome_of
+from semel.runtime.meter import Meter
 from semel.runtime.seam import failed
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, Outcome, Slot
@@ -60,6 +62,7 @@ class Activation:
         self._on_end = on_end
         self._on_reply = on_reply
         self._alarm = Alarm(services, self._wake)
+        self._meter = Meter(services.limits, f"actor {stream.name}/{stream.key}", is_bounded=False)
         self._mailbox = Mailbox()
         self._records: list[Record] = []
         self._replays: deque[Operation] = deque()
@@ -106,7 +109,7 @@ class Activation:
         fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
         self.holder.note(self.holder.operations)
         if self.spec.durability is not None and self._mailbox.snapshot is not None:
-            self._state = self._mailbox.snapshot.data
+            self._state = whole(self.services.reader, self.stream.number, self._mailbox.snapshot).data
             self._restore()
         if self.spec.durability is not None:
             self._replays.extend(self._mailbox.turns())
@@ -137,8 +140,8 @@ class Activation:
     def take_ahead(self, append: codec.Append, seq: int) -> bool:
         """Take in an arrival that is about to be committed, if nothing else is open. `advance` then runs its turn."""
         is_free = self._turn is None and self._ending is None and not self._is_ended and not self.holder.in_flight
-        if not is_free or seq != self.holder.seen + 1:
-            return False
+        if not is_free or seq != self.holder.seen + 1 or append.has_chunks:
+            return False  # what is in chunks can be read once it is on disk
         self._take_in_all(append, seq)
         self._ahead = seq
         return True
@@ -206,6 +209,7 @@ class Activation:
             self._actor,
             message,
             memo=memo,
+            meter=self._meter,
             holder=self.holder,
             at_rest=self._at_rest,
             is_replay=is_replay,

@@ -18,8 +18,10 @@ from semel.kernel import values
 from semel.kernel.entry import ARRIVING, Effect, Kind, Status
 from semel.kernel.memo import Completion, Memo
 from semel.kernel.operation import Action, Deliver, Operation
+from semel.kernel.size import error_size, outcome_size
 from semel.runtime import arrivals, steps
 from semel.runtime.body_loop import BodyTask
+from semel.runtime.meter import Meter
 from semel.runtime.seam import BodySeam
 from semel.runtime.services import Services
 from semel.runtime.slot import ASKED, DONE, QUEUED, RUNNING, STARTING, WAITING, Outcome, Slot, interrupted
@@ -44,6 +46,8 @@ class Body(BodySeam):
         services: Services,
         *,
         memo: Memo,
+        meter: Meter,
+        stream: int,
         scope: str,
         lineage: str,
         origin: str,
@@ -52,7 +56,17 @@ class Body(BodySeam):
         at_rest: Callable[[], None],
         time_out: Callable[[str], bool],
     ) -> None:
-        super().__init__(services, memo=memo, scope=scope, lineage=lineage, origin=origin, uid=uid, record=record)
+        super().__init__(
+            services,
+            memo=memo,
+            meter=meter,
+            stream=stream,
+            scope=scope,
+            lineage=lineage,
+            origin=origin,
+            uid=uid,
+            record=record,
+        )
         self.main: BodyTask[Any] | None = None
         self.is_over = False
         self.is_paused = False  # nothing comes due and nothing new is engaged
@@ -172,8 +186,15 @@ class Body(BodySeam):
         at_ms = self.services.clock.now_ms()
         loop.now_ms = max(loop.now_ms, at_ms)
         if slot.kind in ARRIVING:
+            self.meter.add(outcome_size(outcome.result, outcome.error))  # recorded already, by who brought it
             self._record(Deliver(slot.id, loop.now_ms))
         else:
+            result, meter = outcome.result, self.meter
+            size = 0 if result is None or outcome.replay_children else len(result.data)
+            if size < meter.value_mark and meter.bytes + size < meter.bytes_mark and outcome.error is None:
+                meter.bytes += size
+            elif size or outcome.error is not None:
+                outcome = meter.admit(f"{slot.kind} {slot.name!r}", outcome)
             self._record(slot.closing(outcome, loop.now_ms))
         self._settle(slot, outcome)
 
@@ -346,9 +367,13 @@ class Body(BodySeam):
         verdict = steps.judge(slot, outcome, luck=self.services.entropy.random())
         if slot.is_cancelled and not isinstance(verdict, Outcome):
             verdict = Outcome(Status.CANCELLED)  # there is no next check
+        size = 0 if outcome.result is None else len(outcome.result.data)
+        if not isinstance(verdict, Outcome) and not self.meter.has_room(size):
+            verdict = outcome  # refused when it is delivered
         if isinstance(verdict, Outcome):
             self._deliveries.append((slot, verdict))
             return
+        self.meter.add(size)
         now_ms = self.now()
         slot.attempt += 1
         slot.due_ms = now_ms + verdict
@@ -368,9 +393,11 @@ class Body(BodySeam):
                 found = values.describe_error(failed)
                 told = f"{found.message}; the retry policy was asked about {error.type}: {error.message}"
                 error = values.ErrorData(found.type, told)
-        if delay_ms is None:
+        size = error_size(error)
+        if delay_ms is None or not self.meter.has_room(size):
             self._deliveries.append((slot, Outcome(Status.FAILED, error=error)))
             return
+        self.meter.add(size)
         now_ms = self.now()
         slot.attempt += 1
         slot.due_ms = now_ms + delay_ms

@@ -18,15 +18,16 @@ from semel.errors import Evicted, LeaseLost, ParkedError, StepError, Suspend, Un
 from semel.function import FunctionSpec, step_options
 from semel.journal.advance import Advanced, Then
 from semel.journal.lifecycle import TimedOut, time_out
-from semel.kernel import values
 from semel.kernel.entry import ARRIVING, Kind, Record, Settled, Started
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Update, fold
+from semel.kernel.size import entry_size
 from semel.kernel.values import ErrorData
 from semel.retry import NEVER
 from semel.runtime.alarm import Alarm
 from semel.runtime.body import Body
 from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable, without_results
+from semel.runtime.meter import Meter
 from semel.runtime.seam import RecordedError, failed, succeeded
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, Outcome, Slot
@@ -99,6 +100,8 @@ class Invocation:
         self.body = Body(
             self.services,
             memo=Memo.of(records, scope="") if len(records) > 1 else Memo({}, []),
+            meter=self._meter(records),
+            stream=self.stream.number,
             scope="",
             lineage=ROOT,
             origin=self.stream.origin or self.stream.uid,
@@ -110,8 +113,18 @@ class Invocation:
         self.body.name = self.spec.name
         if not self._may_go_on():
             return
-        arguments = () if started.payload is None else tuple(values.decode(started.payload.data))
+        arguments = tuple(self.body.read(started.payload) or ())
         self.body.start(self._main(arguments), now_ms=records[0].time_ms + started.offset_ms)
+
+    def _meter(self, records: list[Record]) -> Meter:
+        """Counts that go on from what is recorded."""
+        meter = Meter(self.services.limits, f"execution {self.stream.key!r} of {self.stream.name}", is_bounded=True)
+        meter.begin(
+            operations=len(self.holder.operations) - 1,  # the execution itself is not one that it asked for
+            size=sum(entry_size(record.entry) for record in records),
+            value=entry_size(records[0].entry),
+        )
+        return meter
 
     def _main(self, arguments: tuple[Any, ...]) -> Coroutine[Any, Any, Any]:
         if self.spec.is_plain:
@@ -249,6 +262,7 @@ class Invocation:
         except Exception as error:  # the divergence of a body that ended too soon
             self._park(error)
             return
+        outcome = self.body.meter.admit("the function", outcome)
         update = Update(
             self.stream.uid,
             Kind.EXECUTION,

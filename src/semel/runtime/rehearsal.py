@@ -24,17 +24,17 @@ from semel.calls import InvokeCall, place
 from semel.context import Context
 from semel.errors import Evicted, NonDeterminismError, OperationError, SemelError, SerializationError
 from semel.function import FunctionSpec
-from semel.kernel import values
 from semel.kernel.entry import Kind, Record, Settled, Started
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Operation
 from semel.runtime.body import Body
 from semel.runtime.invocation import ROOT
+from semel.runtime.meter import Meter
 from semel.runtime.seam import succeeded
 from semel.runtime.services import Limits, Services
 from semel.runtime.slot import Slot
 from semel.runtime.sync_body import SyncBody
-from semel.store.base import Stream
+from semel.store.base import Reader, Stream
 
 
 class Verdict(StrEnum):
@@ -101,13 +101,13 @@ class _Threads:
 class _Services(Services):
     """The services of one rehearsal: time stands still, nothing can be written."""
 
-    def __init__(self, now_ms: int, limits: Limits) -> None:
+    def __init__(self, now_ms: int, limits: Limits, reader: Reader) -> None:
         self.inbox = _Inbox()
         super().__init__(
             loop=cast("asyncio.AbstractEventLoop", self.inbox),
             clock=_Clock(now_ms),
             committer=cast("Any", None),
-            reader=cast("Any", None),
+            reader=reader,
             journal_id="rehearsal",
             limits=limits,
             entropy=random.Random(0),  # noqa: S311  # jitter of retries that never come
@@ -133,6 +133,8 @@ class _Body(Body):
         super().__init__(
             services,
             memo=memo,
+            meter=Meter(services.limits, f"execution {stream.key!r} of {stream.name}", is_bounded=False),
+            stream=stream.number,
             scope="",
             lineage=ROOT,
             origin=stream.origin or stream.uid,
@@ -158,7 +160,13 @@ def _later(*_: object) -> bool:
 
 
 def rehearse(
-    spec: FunctionSpec, stream: Stream, records: list[Record], *, limits: Limits | None = None, seconds_max: float = 10
+    spec: FunctionSpec,
+    stream: Stream,
+    records: list[Record],
+    *,
+    reader: Reader,
+    limits: Limits | None = None,
+    seconds_max: float = 10,
 ) -> Finding:
     """Run the function over the records of an execution that has no outcome yet, and judge.
 
@@ -170,12 +178,12 @@ def rehearse(
         return Finding(Verdict.UNKNOWN, f"its first entry is {type(started).__name__}, expected a start")
     if any(isinstance(record.entry, Settled) and record.entry.operation == stream.uid for record in records):
         return SAFE  # it came to its end meanwhile
+    last = records[-1]
+    services = _Services(last.time_ms + last.entry.offset_ms, limits or Limits(), reader)
     try:
-        arguments = () if started.payload is None else tuple(values.decode(started.payload.data))
+        arguments = tuple(services.value(stream.number, started.payload) or ())
     except SemelError as error:
         return Finding(Verdict.UNKNOWN, f"its arguments cannot be read: {error}")
-    last = records[-1]
-    services = _Services(last.time_ms + last.entry.offset_ms, limits or Limits())
     body = _Body(services, Memo.of(records, scope=""), stream)
     try:
         with _time_limit(seconds_max):

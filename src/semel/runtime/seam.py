@@ -22,16 +22,18 @@ from semel.errors import (
     ReplayError,
     SerializationError,
     StepError,
+    StoreError,
     ValidationError,
 )
 from semel.kernel import ids, values
-from semel.kernel.entry import ARRIVING, Kind, Status
+from semel.kernel.entry import ARRIVING, Kind, Payload, Status
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Action
 from semel.kernel.values import ErrorData
 from semel.runtime import patches, steps
 from semel.runtime.body_loop import BodyLoop
 from semel.runtime.frame import Frame, current_frame
+from semel.runtime.meter import Meter
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, ASKED, DONE, QUEUED, RUNNING, WAIT_FOR_CALLBACK, WAITING, Outcome, Slot
 
@@ -57,6 +59,8 @@ class BodySeam:
         services: Services,
         *,
         memo: Memo,
+        meter: Meter,
+        stream: int,
         scope: str,
         lineage: str,
         origin: str,
@@ -65,9 +69,11 @@ class BodySeam:
     ) -> None:
         self.services = services
         self.memo = memo
+        self.meter = meter
+        self.stream = stream
         self.origin = origin
         self.stream_uid = uid
-        self.divergence: ReplayError | None = None
+        self.divergence: ReplayError | StoreError | None = None
         self.closed: type[BaseException] | None = None
         self.beginning: list[Slot] = []
         self.loop = BodyLoop(self, on_error=self._report)
@@ -105,7 +111,7 @@ class BodySeam:
             if recorded is not None:
                 slot.attempt = recorded.attempt
                 if call.poll is not None:
-                    steps.recall_state(slot, recorded)
+                    steps.recall_state(slot, recorded, self._read(recorded.result))
                 self._fresh.append(slot)
             elif self._is_replaying or call.options.starts_durably:
                 self._fresh.append(slot)
@@ -226,8 +232,17 @@ class BodySeam:
         slot = self._ask(Kind.CHAINED_INVOKE, call.name, call.source, "ChainedInvoke")
         slot.outside, slot.payload = call, payload
         slot.arguments = steps.digest(payload.data)
+        if slot.recorded is None:
+            self._take(slot, payload)
         self._fresh.append(slot)
         return await self._outcome(slot)
+
+    def _take(self, slot: Slot, payload: Payload) -> None:
+        try:
+            self.meter.take(f"{slot.kind} {slot.name!r}", payload)
+        except LimitExceededError:
+            self._slots.pop(slot.id, None)
+            raise
 
     def random(self) -> random.Random:
         frame = current_frame.get(self.loop.frame)
@@ -248,7 +263,7 @@ class BodySeam:
         return self.origin
 
     def _ask(self, kind: Kind, name: str, source: str, subtype: str = "") -> Slot:
-        """Name the operation by lineage and look it up. Raises Evicted if the run diverges here."""
+        """Name the operation by lineage and look it up. Raises Evicted if the run diverges here, LimitExceededError."""
         running = asyncio._get_running_loop()  # noqa: SLF001  # the documented get_running_loop raises a plain error
         if running is not self.loop:
             raise ValidationError(
@@ -271,6 +286,11 @@ class BodySeam:
             slot.subtype = subtype
         if self.memo.operations:
             self._look_up(slot)
+        if slot.recorded is None:
+            meter = self.meter
+            meter.operations += 1
+            if meter.operations >= meter.operations_mark:
+                meter.ask(kind, name)
         self._slots[slot.id] = slot
         return slot
 
@@ -281,7 +301,7 @@ class BodySeam:
             raise self.diverged(error) from None
         slot.is_recorded = slot.recorded is not None
 
-    def diverged(self, error: ReplayError) -> Evicted:
+    def diverged(self, error: ReplayError | StoreError) -> Evicted:
         """What stops the body here. The error itself could be taken by user code for one of its own."""
         self.divergence = self.divergence or error
         self.loop.close_seam(Evicted)
@@ -324,10 +344,17 @@ class BodySeam:
         self.loop.call_soon(cancel_again)
 
     def _value(self, slot: Slot) -> Any:
+        return slot.value(self._read)
+
+    def _read(self, payload: Payload | None) -> Any:
         try:
-            return slot.value()
-        except SerializationError as error:  # a result that this code cannot read
+            return self.read(payload)
+        except (SerializationError, StoreError) as error:  # a value that this code, or nobody, can read
             raise self.diverged(error) from None
+
+    def read(self, payload: Payload | None) -> Any:
+        """The value of a payload of this stream."""
+        return self.services.value(self.stream, payload)
 
     # Cancellation (R2).
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 
 from semel.errors import LimitExceededError, ValidationError
+from semel.journal import chunks
 from semel.journal.arrivals import Touched
 from semel.kernel import values
 from semel.kernel.entry import Payload
@@ -39,6 +40,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """
 
     payload_bytes_max: int = 6_000_000
+    execution_bytes_max: int = 100_000_000
+    execution_operations_max: int = 50_000
     residents_max: int = 1_000
     running_max: int = 10_000
     step_threads_max: int = 32
@@ -160,6 +163,12 @@ class Services:
                 f"{subject}: found {len(data)} bytes, expected at most {limit}; keep it elsewhere and send a reference"
             )
         return Payload(data)
+
+    def value(self, stream: int, payload: Payload | None) -> Any:
+        """The value of a payload in a stream. Raises JournalCorruptError, SerializationError or UnavailableError."""
+        if payload is None:
+            return None
+        return values.decode(payload.data) if not payload.digest else chunks.value(self.reader, stream, payload)
 
     def close(self) -> None:
         """Let the threads go. One that is still in user code ends when that returns."""

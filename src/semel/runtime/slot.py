@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -24,7 +25,7 @@ from semel.errors import (
 )
 from semel.kernel.entry import Kind, MessageHeader, Payload, Started, Status
 from semel.kernel.operation import Action, Operation, Update
-from semel.kernel.values import ErrorData, decode
+from semel.kernel.values import ErrorData
 
 INTERRUPTED = "StepInterruptedError"
 ACTIONS = {
@@ -195,13 +196,13 @@ class Slot:
             heartbeat_ms=asked.heartbeat_ms if asked is not None else 0,
         )
 
-    def value(self) -> Any:
+    def value(self, read: Callable[[Payload | None], Any]) -> Any:
         """What the awaiter gets: the value after a round trip, or the recorded failure raised."""
         outcome = self.outcome
         if outcome is None:
             raise AssertionError(f"operation {self.id}: it was read before its outcome was delivered")
         if outcome.status is Status.SUCCEEDED:
-            return None if outcome.result is None else decode(outcome.result.data)
+            return read(outcome.result)
         if outcome.status is Status.CANCELLED:
             raise asyncio.CancelledError
         raise failure(self, outcome)

@@ -212,12 +212,10 @@ def judge(slot: Slot, outcome: Outcome, *, luck: float) -> Outcome | int:
     return delay_ms
 
 
-def recall_state(slot: Slot, recorded: Operation) -> None:
+def recall_state(slot: Slot, recorded: Operation, state: Any) -> None:
     """Let the next check of a condition begin with the state that the last one recorded."""
-    if recorded.result is not None:
-        slot.copies = values.encode([values.decode(recorded.result.data)])
-    elif recorded.attempt:
-        slot.copies = values.encode([None])
+    if recorded.attempt:
+        slot.copies = values.encode([state])
 
 
 def _cancelled(slot: Slot) -> tuple[Outcome | None, ErrorData | None, BaseException | None]:

@@ -8,15 +8,19 @@ from typing import Any
 
 from semel.actor import ActorSpec, GenServer, MethodSpec
 from semel.context import Context
-from semel.errors import NonDeterminismError, ParkedError, ReplayError
-from semel.kernel import values
+from semel.errors import NonDeterminismError, ParkedError, ReplayError, StoreError
+from semel.journal.chunks import outline
+from semel.kernel.entry import Payload, Status
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Operation
 from semel.runtime.body import Body
 from semel.runtime.holder import Holder
+from semel.runtime.meter import Meter
 from semel.runtime.services import Services
 from semel.runtime.slot import Outcome
 from semel.runtime.sync_body import SyncBody
+
+SPELLED_MAX = 200  # characters of a value in a report
 
 
 class Turn:
@@ -30,6 +34,7 @@ class Turn:
         message: Operation,
         *,
         memo: Memo,
+        meter: Meter,
         holder: Holder,
         at_rest: Callable[[Turn], None],
         is_replay: bool,
@@ -43,6 +48,8 @@ class Turn:
         self.body = Body(
             services,
             memo=memo,
+            meter=meter,
+            stream=stream.number,
             scope=message.id,
             lineage=message.id,
             origin=stream.origin or stream.uid,
@@ -74,11 +81,13 @@ class Turn:
         if not hasattr(actor, "state"):
             made = actor.init()
             actor.state = await made if inspect.isawaitable(made) else made
-        payload = self.message.payload
         try:
-            arguments = () if payload is None else tuple(values.decode(payload.data))
+            arguments = tuple(self.body.read(self.message.payload) or ())
             method = self._spec.method(self.message.name)
-        except ReplayError as error:  # this code does not know the handler, or a class among the arguments
+        except (
+            ReplayError,
+            StoreError,
+        ) as error:  # this code does not know the handler, or a class among the arguments
             raise self.body.diverged(error) from None
         if method.is_async:
             return await method.function(actor, Context(self.body), *arguments)
@@ -92,12 +101,17 @@ class Turn:
     def check_reply(self, outcome: Outcome) -> None:
         """Raise NonDeterminismError unless the turn answered what it answered the first time."""
         recorded = self.message
-        if (outcome.status, outcome.result) != (recorded.status, recorded.result):
+        result = outcome.result and outline(outcome.result)
+        if (outcome.status, result) != (recorded.status, recorded.result):
             raise NonDeterminismError(
                 recorded.id,
-                f"the reply {spell(recorded.status, recorded.result)}",
-                f"the reply {spell(outcome.status, outcome.result)}",
+                self._spell_reply(recorded.status, recorded.result),
+                self._spell_reply(outcome.status, outcome.result),
             )
+
+    def _spell_reply(self, status: Status, result: Payload | None) -> str:
+        text = repr(self.body.read(result))
+        return f"the reply {status} {text if len(text) <= SPELLED_MAX else text[:SPELLED_MAX] + '…'}"
 
     def unfinished(self) -> ReplayError:
         """A turn that ended in its journal waits for something in this run."""
@@ -116,10 +130,3 @@ def _bound(method: MethodSpec, actor: GenServer[Any]) -> Callable[..., Any]:
         return method.function(actor, context, *arguments)
 
     return handler
-
-
-def spell(status: str, result: Any) -> str:
-    """A recorded reply, for a report."""
-    if result is None:
-        return f"{status} None"
-    return f"{status} {values.decode(result.data)!r}"

@@ -1,8 +1,8 @@
 """The store's contract, and the transaction that every store shares.
 
-A store keeps four tables: streams (one row each: run queue, timer table and mailbox in one),
-the journal (append-only rows), idempotency keys, and workers with their leases. It knows
-which bytes, never what they mean.
+A store keeps five tables: streams (one row each: run queue, timer table and mailbox in one),
+the journal (append-only rows), chunks (the bytes of large values, by stream and digest),
+idempotency keys, and workers with their leases. It knows which bytes, never what they mean.
 
 A `Transaction` is a batch of journal calls that commit together. Each call reads rows as the
 calls before it left them, and a call that raises leaves no trace (`attempt`). Writes are kept
@@ -212,6 +212,10 @@ class Reader(Protocol):
         """The journal row whose first seq is `seq`."""
         ...
 
+    def chunk(self, stream: int, digest: bytes) -> bytes | None:
+        """The bytes that a stream keeps under a digest."""
+        ...
+
     def due(
         self, now_ms: int, *, limit: int, names: Sequence[str] | None = None, versions: Sequence[str] = ()
     ) -> list[Stream]:
@@ -306,6 +310,7 @@ class Transaction:
         self.changed_keys: dict[KeyId, Key | None] = {}
         self.addresses: dict[Address, int | None] = {}
         self.rows: list[Row] = []
+        self.chunks: dict[tuple[int, bytes], bytes] = {}
         self.stored_rows: dict[tuple[int, int], Row] = {}
         self.workers: dict[str, Worker | None] = {}
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -327,7 +332,15 @@ class Transaction:
 
     @property
     def has_writes(self) -> bool:
-        return bool(self.rows or self.created or self.changed or self.changed_keys or self.workers or self.deleted)
+        return bool(
+            self.rows
+            or self.created
+            or self.changed
+            or self.changed_keys
+            or self.workers
+            or self.chunks
+            or self.deleted
+        )
 
     def stream(self, number: int) -> Stream | None:
         """The row of a stream as this batch has it."""
@@ -367,6 +380,15 @@ class Transaction:
         if row is None and (stream in self.moved or stream in self.changed or stream in self.created):
             row = next((row for row in reversed(self.rows) if row.stream == stream and row.seq == seq), None)
         return self.store.row_at(stream, seq) if row is None else row
+
+    def chunk(self, stream: int, digest: bytes) -> bytes | None:
+        """The bytes that a stream keeps under a digest, also those of this batch."""
+        found = self.chunks.get((stream, digest))
+        return self.store.chunk(stream, digest) if found is None else found
+
+    def put_chunk(self, stream: int, digest: bytes, data: bytes) -> None:
+        """Keep bytes under their digest. What the stream keeps under it already stays."""
+        self._put(self.chunks, (stream, digest), data)
 
     def create(self, stream: Stream) -> None:
         """Add a stream under a number from `Store.next_stream`. Raises ConflictError if there is such an actor."""
@@ -427,7 +449,7 @@ class Transaction:
         self._store_row(stream)
 
     def delete(self, stream: Stream) -> None:
-        """Remove an execution's row and all its journal rows. Raises ConflictError if it is gone already."""
+        """Remove an execution's row, journal rows and chunks. Raises ConflictError if it is gone already."""
         number = stream.number
         if stream.type == ACTOR:
             raise AssertionError(f"stream {stream.uid}: it is an actor, expected an execution")

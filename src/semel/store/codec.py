@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from semel.errors import JournalCorruptError
-from semel.kernel.entry import Entry, Record
+from semel.kernel.entry import Entry, Payload, Record, RetryScheduled, Settled, Started, TurnEnded
 
 VERSION: Final = 1
 _HEAD: Final = struct.Struct(">BI")
@@ -42,6 +42,24 @@ class Append(Struct, frozen=True, gc=False, omit_defaults=True, rename=_FIELDS):
     client_token: str = ""
     data_key: str = ""
     worker: str = ""
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether a value of the append is in chunks."""
+        return any(payload.digest for payload in self.payloads())
+
+    def payloads(self) -> Iterator[Payload]:
+        """The values that the entries carry, in order."""
+        for entry in self.entries:
+            match entry:
+                case Started(payload=found) | RetryScheduled(payload=found) | Settled(result=found):
+                    pass
+                case TurnEnded(state=found):
+                    pass
+                case _:
+                    continue
+            if found is not None:
+                yield found
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import TypeVar
@@ -37,6 +38,7 @@ V = TypeVar("V")
 
 Streams = list[Stream]
 Names = list[str]
+_seq = attrgetter("seq")
 
 
 class MemoryData:
@@ -49,6 +51,7 @@ class MemoryData:
         self.numbers_by_uid: dict[str, int] = {}
         self.numbers_by_address: dict[Address, int] = {}
         self.rows: dict[int, list[Row]] = {}
+        self.chunks: dict[int, dict[bytes, bytes]] = {}
         self.keys: dict[KeyId, Key] = {}
         self.workers: dict[str, Worker] = {}
         self.lock = threading.Lock()
@@ -80,11 +83,18 @@ class MemoryStore:
 
     def rows(self, stream: int, *, first: int = 1, limit: int | None = None) -> list[Row]:
         rows = self._open_data().rows.get(stream, [])
-        return [row for row in rows if row.seq + row.count > first][:limit]
+        place = bisect_right(rows, first, key=_seq)
+        if place and rows[place - 1].seq + rows[place - 1].count > first:
+            place -= 1
+        return rows[place:] if limit is None else rows[place : place + limit]
 
     def row_at(self, stream: int, seq: int) -> Row | None:
         rows = self._open_data().rows.get(stream, [])
-        return next((row for row in reversed(rows) if row.seq == seq), None)
+        place = bisect_right(rows, seq, key=_seq) - 1
+        return rows[place] if place >= 0 and rows[place].seq == seq else None
+
+    def chunk(self, stream: int, digest: bytes) -> bytes | None:
+        return self._open_data().chunks.get(stream, {}).get(digest)
 
     def due(
         self, now_ms: int, *, limit: int, names: Sequence[str] | None = None, versions: Sequence[str] = ()
@@ -187,9 +197,12 @@ class MemoryStore:
             data.streams.update(transaction.changed)
             for row in transaction.rows:
                 data.rows.setdefault(row.stream, []).append(row)
+            for (number, digest), chunk in transaction.chunks.items():
+                data.chunks.setdefault(number, {}).setdefault(digest, chunk)
             for number, stream in transaction.deleted.items():
                 data.streams.pop(number, None)
                 data.rows.pop(number, None)
+                data.chunks.pop(number, None)
                 data.numbers_by_uid.pop(stream.uid, None)
             for id, key in transaction.changed_keys.items():
                 _put(data.keys, id, key)

@@ -61,6 +61,9 @@ class SqliteReader:
     def row_at(self, stream: int, seq: int) -> Row | None:
         return _only(self._read(sql.ROW_AT, (stream, seq)), _row)
 
+    def chunk(self, stream: int, digest: bytes) -> bytes | None:
+        return _only(self._read(sql.CHUNK, (stream, digest)), _bytes)
+
     def due(
         self, now_ms: int, *, limit: int, names: Sequence[str] | None = None, versions: Sequence[str] = ()
     ) -> Streams:
@@ -333,6 +336,10 @@ def _row(row: Any) -> Row:
     return Row(*row)
 
 
+def _bytes(row: Any) -> bytes:
+    return bytes(row[0])
+
+
 def _integer(row: Any) -> int | None:
     return None if row[0] is None else int(row[0])
 
@@ -355,6 +362,8 @@ def _only(rows: Sequence[Any], make: Callable[[Any], T]) -> T | None:
 
 def _writes(transaction: Transaction) -> Iterator[sql.Statement]:
     """The statements that write a batch: one, unless it is large or has other things than rows of streams and keys."""
+    for (number, digest), chunk in transaction.chunks.items():
+        yield sql.PUT_CHUNK, (number, digest, chunk)
     moved = transaction.moved
     values: list[Any] = []
     last = {row.stream: row.seq for row in transaction.rows} if moved else {}
@@ -383,6 +392,7 @@ def _writes(transaction: Transaction) -> Iterator[sql.Statement]:
     if transaction.deleted:
         numbers = list(transaction.deleted)
         yield from sql.DELETE_RECORDS.statements(numbers)
+        yield from sql.DELETE_CHUNKS.statements(numbers)
         yield from sql.DELETE_STREAMS.statements(numbers)
     if forgotten:
         yield from sql.FORGET_KEYS.statements(forgotten)

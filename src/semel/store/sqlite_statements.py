@@ -107,8 +107,10 @@ delete from key
     width=3,
 )
 
-# delete streams: their journal rows, then their own
+# delete streams: their journal rows and chunks, then their own
 DELETE_RECORDS: Final = ManyRows("delete from record where stream in (values {rows})", width=1)
+
+DELETE_CHUNKS: Final = ManyRows("delete from chunk where stream in (values {rows})", width=1)
 
 DELETE_STREAMS: Final = ManyRows("delete from stream where number in (values {rows})", width=1)
 
@@ -186,6 +188,10 @@ select stream, seq, count, body
 """
 
 ROW_AT: Final = "select stream, seq, count, body from record where stream = ? and seq = ?"
+
+CHUNK: Final = "select data from chunk where stream = ? and digest = ?"
+
+PUT_CHUNK: Final = "insert into chunk (stream, digest, data) values (?, ?, ?) on conflict (stream, digest) do nothing"
 
 # A stream that is not pinned. `substr` is how the index of those that are has it.
 _IS_FREE: Final = f"substr(version, -1) <> '{PINNED}'"

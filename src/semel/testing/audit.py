@@ -79,6 +79,8 @@ class Audit:
                 self._key_removed(id)
         for number, stream in transaction.created.items():
             self._created(number, stream)
+        for (number, digest), chunk in transaction.chunks.items():
+            self.trails[number].chunks.setdefault(digest, chunk)
         for row in transaction.rows:
             trail = self.trails[row.stream]
             holder = trail.stream.holder
@@ -150,6 +152,8 @@ class Audit:
             rows = [Row(row.stream, row.seq, row.count, bytes(row.body)) for row in reader.rows(number)]
             if rows != trail.rows or stored.get(number) != trail.stream:
                 trail.report("G1", "what is stored is not what was committed")
+            if any(reader.chunk(number, digest) != chunk for digest, chunk in trail.chunks.items()):
+                trail.report("G1", "a chunk is not stored as it was committed")
 
         for number in {trail.stream.number for trail in self._gone} - self.trails.keys():
             if reader.rows(number):

@@ -186,6 +186,9 @@ class FaultStore:
     def row_at(self, stream: int, seq: int) -> Row | None:
         return self.inner.row_at(stream, seq)
 
+    def chunk(self, stream: int, digest: bytes) -> bytes | None:
+        return self.inner.chunk(stream, digest)
+
     def due(
         self, now_ms: int, *, limit: int, names: Sequence[str] | None = None, versions: Sequence[str] = ()
     ) -> Streams:

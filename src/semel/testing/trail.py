@@ -11,6 +11,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from semel.errors import JournalCorruptError
+from semel.journal import chunks
 from semel.kernel import ids, values
 from semel.kernel.entry import (
     ARRIVING,
@@ -25,6 +27,7 @@ from semel.kernel.entry import (
     HeartbeatReceived,
     InvocationEnded,
     Kind,
+    Payload,
     RetryReady,
     RetryScheduled,
     Settled,
@@ -74,6 +77,7 @@ class Trail:
     """The rows of one stream so far. `report(rule, message)` is called for each violation."""
 
     def __init__(self, stream: Stream, *, journal_id: str, models: Mapping[str, Model], report: Report) -> None:
+        self.chunks: dict[bytes, bytes] = {}
         self.stream = stream
         self.rows: list[Row] = []
         self.places: dict[str, Place] = {}
@@ -103,6 +107,8 @@ class Trail:
             self.report("J1", f"row {row.seq} has time {append.time_ms}, after {self._time_ms}")
         if append.epoch < self._epoch:
             self.report("J4", f"row {row.seq} was written under epoch {append.epoch}, after {self._epoch}")
+        for payload in append.payloads():
+            self._check_chunks(payload, row.seq)
         self.rows.append(row)
         self._head += len(append.entries)
         self._time_ms = max(self._time_ms, append.time_ms)
@@ -110,6 +116,17 @@ class Trail:
         for place, entry in enumerate(append.entries, row.seq):
             self._entry(entry, place, append.time_ms + entry.offset_ms)
         return append
+
+    def chunk(self, stream: int, digest: bytes) -> bytes | None:  # noqa: ARG002
+        """A chunk that was committed."""
+        return self.chunks.get(digest)
+
+    def _check_chunks(self, payload: Payload, seq: int) -> None:
+        """G1: what a row names is on disk no later than the row."""
+        try:
+            chunks.whole(self, self.stream.number, payload)
+        except JournalCorruptError as error:
+            self.report("G1", f"row {seq} names what is not stored: {error}")
 
     def _entry(self, entry: Entry, seq: int, at_ms: int) -> None:
         match entry:
@@ -179,7 +196,7 @@ class Trail:
             known.due_ms = None
             self._check_scope(known, seq)
             return
-        payload = None if entry.payload is None else entry.payload.data
+        payload = None if entry.payload is None else chunks.whole(self, self.stream.number, entry.payload).data
         place = Place(entry.operation, entry.kind, entry.parent, seq, due_ms=entry.due_ms, name=entry.name)
         place.effect, place.semantics, place.payload = entry.effect, entry.semantics, payload
         place.deadline_ms, place.heartbeat_ms = entry.due_ms, entry.heartbeat_ms
@@ -271,7 +288,7 @@ class Trail:
                 self.report("J8", f"the turn of {place.id} ended at seq {seq}, out of order or twice")
             place.has_turn_ended = True
         if entry.state is not None:
-            self._recorded.append((entry.operation, entry.state.data))
+            self._recorded.append((entry.operation, chunks.whole(self, self.stream.number, entry.state).data))
             if not entry.operation:
                 self._compare_states()
 
