@@ -8,10 +8,11 @@ import click
 import msgspec
 
 from semel.cli.location import namespace_option, reading, store_option
-from semel.cli.output import JSON, output_option, say, show_fields, show_json, show_rows
+from semel.cli.output import JSON, output_option, say, show_json, show_rows
+from semel.cli.parked import show_described, why_parked
 from semel.cli.plain import stored
 from semel.errors import NotFoundError
-from semel.executions import ActorInfo, control_reason
+from semel.executions import ActorInfo
 from semel.journal.holding import read
 from semel.kernel.mailbox import Mailbox
 from semel.store.base import ACTOR, PARKED, Address, Filter, Reader, Stream
@@ -58,9 +59,9 @@ def get(which: str, key: str | None, store: str, namespace: str, output: str) ->
     with reading(store) as reader:
         stream = _find(reader, which, key, namespace=namespace)
         mailbox = Mailbox.of(read(reader, stream))
-        reason = {"reason": control_reason(reader, stream)} if stream.status == PARKED else {}
+        reason = why_parked(reader, stream) if stream.status == PARKED else {}
     fields = _fields(stream) | {"open_messages": len(mailbox), "state": stored(mailbox.snapshot)} | reason
-    show_fields(fields, output=output)
+    show_described(fields, output=output)
 
 
 def _find(reader: Reader, which: str, key: str | None, *, namespace: str) -> Stream:

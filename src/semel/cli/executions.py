@@ -11,9 +11,10 @@ import msgspec
 
 from semel.cli.location import existing_path, namespace_option, reading, store_option
 from semel.cli.output import JSON, output_option, say, show_fields, show_json, show_rows
+from semel.cli.parked import show_described, why_parked
 from semel.cli.pins import versions_of_owner
 from semel.cli.plain import stored
-from semel.executions import ExecutionInfo, control_reason, find, read_all, waiting_for
+from semel.executions import ANY, ExecutionInfo, find, read_all, waiting_for
 from semel.history import render
 from semel.journal.outcomes import outcome_in
 from semel.kernel.entry import Record, RetryScheduled, Settled, Started, TurnEnded
@@ -73,7 +74,7 @@ def get(which: str, *, function: str | None, store: str, namespace: str, output:
     with reading(store) as reader:
         stream = find(reader, which, namespace=namespace, function=function)
         fields = _described(reader, stream, store)
-    show_fields(fields, output=output)
+    show_described(fields, output=output)
     if fields["waiting_for"]:
         say(
             f"it is pinned and waits for version {fields['waiting_for']}: run an engine with that code on the file, "
@@ -115,7 +116,7 @@ def stop(which: str, *, function: str | None, reason: str, store: str, namespace
     info = _change("stop", which, function=function, reason=reason, store=store, namespace=namespace)
     if info["status"] != "STOPPED":
         say(f"it had ended before: {info['status']}; its outcome stands")
-    show_fields(info, output=output)
+    show_described(info, output=output)
 
 
 @executions.command()
@@ -126,9 +127,12 @@ def stop(which: str, *, function: str | None, reason: str, store: str, namespace
 @namespace_option
 @output_option
 def resume(which: str, *, function: str | None, reason: str, store: str, namespace: str, output: str) -> None:
-    """Put a parked execution back in service, once its cause is mended. Others stay as they are."""
+    """Put a parked execution, or actor by its id, back in service, once its cause is mended.
+
+    Others stay as they are.
+    """
     info = _change("resume", which, function=function, reason=reason, store=store, namespace=namespace)
-    show_fields(info, output=output)
+    show_described(info, output=output)
 
 
 @executions.command()
@@ -155,12 +159,18 @@ def _change(
 
     path = existing_path(store)
     with reading(store) as reader:
-        stream = find(reader, which, namespace=namespace, function=function)
+        stream = find(reader, which, namespace=namespace, function=function, type=_type(method))
     request = {"id": stream.uid, "reason": reason}
     if call(path, method, request, timeout_ms=60_000) is None:
         asyncio.run(_change_here(method, stream.uid, reason=reason, store=store, namespace=namespace))
     with reading(store) as reader:
-        return _described(reader, find(reader, stream.uid, namespace=namespace, function=None), store)
+        stream = find(reader, stream.uid, namespace=namespace, function=None, type=_type(method))
+        return _described(reader, stream, store)
+
+
+def _type(method: str) -> str:
+    """What a change may be made to: only an execution can be stopped."""
+    return ANY if method == "resume" else FUNCTION
 
 
 async def _change_here(method: str, uid: str, *, reason: str, store: str, namespace: str) -> None:
@@ -185,7 +195,7 @@ def _fields(stream: Stream, versions: Sequence[str]) -> dict[str, Any]:
         waiting_for=waiting_for(stream, versions),
     )
     fields = msgspec.structs.asdict(info)
-    for name in ("reason", "result", "error_type", "error_message"):
+    for name in ("reason", "report", "result", "error_type", "error_message"):
         del fields[name]
     return fields
 
@@ -194,7 +204,7 @@ def _described(reader: Reader, stream: Stream, store: str) -> dict[str, Any]:
     """An execution with its outcome as plain values: the classes of its program are not here."""
     fields = _fields(stream, versions_of_owner(existing_path(store), [stream]))
     if stream.status == PARKED:
-        return fields | {"reason": control_reason(reader, stream)}
+        return fields | why_parked(reader, stream)
     settled = outcome_in(reader, stream)
     if settled is None:
         return fields
