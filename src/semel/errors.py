@@ -225,7 +225,7 @@ class NonDeterminismError(ReplayError):
     def __init__(self, position: str, recorded: str, requested: str, report: Any = None, *, stream: str = "ID") -> None:
         self.summary = (
             f"operation {position}: the journal recorded {recorded}, this run asks for {requested}; "
-            f"expected the code to ask for the same operations in the same order; restore it and resume"
+            f"expected the recorded one; restore it and resume"
         )
         super().__init__(self.summary if report is None else f"{self.summary}\n\n{report.text(stream=stream)}")
         self.position = position

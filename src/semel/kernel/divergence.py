@@ -140,10 +140,7 @@ class _Judgement:
             return self._nothing(instead)
         is_timer = (self.recorded.name == TIMER, asked.name == TIMER)
         if not _is_same_kind(self.recorded, asked) and self.recorded.name == asked.name:
-            said = (
-                f"{_cut(self.recorded.name, _NAME_MAX)!r} was a {_label(self.recorded)} and is now a {_label(asked)}"
-                + _at(asked.source)
-            )
+            said = f"{self.named} was a {_label(self.recorded)} and is now a {_label(asked)}" + _at(asked.source)
             return Cause.KIND_CHANGED, said, True
         if self.recorded.kind is Kind.WAIT and asked.kind is Kind.WAIT and is_timer[0] is not is_timer[1]:
             timers = ("a timer of asyncio (sleep or timeout)", "a ctx.wait")
