@@ -84,7 +84,7 @@ class Bench:
         return names
 
     def _step(self, name: str) -> Callable[..., Any]:
-        def step(*arguments: Any) -> str:
+        async def step(*arguments: Any) -> str:
             self.effects.append(name)
             return f"{name} {' '.join(map(str, arguments))}".strip()
 
