@@ -88,6 +88,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "reason": "in words, for a person",
         "actor": "who did it",
         "due_ms": "the execution's deadline from here on; none while its clock is held",
+        "report": "of a divergence: both sides around the first difference, and the likely cause",
     },
     "Payload": {
         "data": "the bytes",

@@ -44,6 +44,8 @@ cannot swallow them: Suspend, Evicted, LeaseLost.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SemelError(Exception):
     """The root. `definite` is True when the refused request certainly had no effect."""
@@ -214,17 +216,22 @@ class ReplayError(SemelError):
 
 
 class NonDeterminismError(ReplayError):
-    """Replay asked for an operation that the journal does not have at that place."""
+    """Replay asked for an operation that the journal does not have at that place.
 
-    def __init__(self, position: str, recorded: str, requested: str) -> None:
-        super().__init__(
+    `summary` is the first sentence; `report` has both sides around the first difference, the likely
+    cause and what to do (`semel.kernel.report.DivergenceReport`), and is the rest of the message.
+    """
+
+    def __init__(self, position: str, recorded: str, requested: str, report: Any = None, *, stream: str = "ID") -> None:
+        self.summary = (
             f"operation {position}: the journal recorded {recorded}, this run asks for {requested}; "
-            f"expected the code to ask for the same operations in the same order; "
-            f"code before this point changed or took another branch: restore it and resume"
+            f"expected the recorded one; restore it and resume"
         )
+        super().__init__(self.summary if report is None else f"{self.summary}\n\n{report.text(stream=stream)}")
         self.position = position
         self.recorded = recorded
         self.requested = requested
+        self.report = report
 
 
 class UnknownHandlerError(ReplayError):
@@ -236,7 +243,14 @@ class SerializationError(ReplayError):
 
 
 class ParkedError(ReplayError):
-    """The stream is out of service until a person acts; the message carries the reason."""
+    """The stream is out of service until a person acts; the message carries the reason.
+
+    `report` is the one of the divergence that parked it, or None.
+    """
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class StoreError(SemelError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
@@ -28,6 +28,7 @@ from semel.store.base import ACTOR, FUNCTION, PARKED, PAUSED, Filter, KeyId, Nee
 
 T = TypeVar("T")
 Events = list[Event]
+ANY: Final = ""  # streams of every type
 
 
 class Execution(Generic[T]):
@@ -61,22 +62,26 @@ def outcome_value(name: str, settled: Settled) -> Any:
     raise ExecutionError(name, error_type, message)
 
 
-def control_reason(reader: Reader, stream: Stream) -> str:
-    """Why a stream is paused or out of service."""
+def control_of(reader: Reader, stream: Stream) -> Controlled:
+    """The entry that paused a stream or took it out of service; an empty one if there is none."""
     # Messages may have arrived since. What was parked had been read from its base.
     for row in reversed(reader.rows(stream.number, first=stream.base)):
         for entry in codec.decode(row.body, stream=row.stream, seq=row.seq).entries:
             if isinstance(entry, Controlled) and entry.action is not Control.UNPIN:
-                return entry.reason
-    return ""
+                return entry
+    return Controlled(Control.PARK)
 
 
 def parked_error(reader: Reader, stream: Stream) -> ParkedError:
     """The error of whoever waits for a parked stream."""
-    return ParkedError(
-        f"{stream.name} {stream.key!r} is parked: {control_reason(reader, stream)}; nothing is lost: "
+    parked = control_of(reader, stream)
+    said = (
+        f"{stream.name} {stream.key!r} is parked: {parked.reason}; nothing is lost: "
         f"mend the cause, then `semel executions resume {stream.uid}`"
     )
+    if parked.report is not None:
+        said = f"{said}\n\n{parked.report.text(stream=stream.uid)}"
+    return ParkedError(said, parked.report)
 
 
 def deleted_outcome(reader: Reader, stream: Stream) -> Settled:
@@ -204,11 +209,11 @@ class Executions:
         return await self._control(pause, which, function=function, reason=reason)
 
     async def resume(self, which: str, *, function: str | None = None, reason: str = "") -> ExecutionInfo:
-        """Put a paused or parked execution back in service.
+        """Put a paused or parked execution, or a parked actor by its id, back in service.
 
         Raises WrongStatusError for one that runs or has ended, NotFoundError.
         """
-        return await self._control(lifecycle.resume, which, function=function, reason=reason)
+        return await self._control(lifecycle.resume, which, function=function, reason=reason, type=ANY)
 
     async def unpin(self, which: str, *, function: str | None = None, reason: str = "") -> ExecutionInfo:
         """Let a pinned execution go on under whatever version of its function there is; its replay is checked.
@@ -242,10 +247,16 @@ class Executions:
         await self._run(lambda transaction: lifecycle.forget_key(transaction, key), needs=Needs(keys=(key,)))
 
     async def _control(
-        self, control: Callable[..., Stream], which: str, *, function: str | None, reason: str
+        self,
+        control: Callable[..., Stream],
+        which: str,
+        *,
+        function: str | None,
+        reason: str,
+        type: str = FUNCTION,
     ) -> ExecutionInfo:
         """Do it in a transaction of its own, and tell whoever runs or awaits the execution."""
-        found = find(self._reader(), which, namespace=self._namespace, function=function)
+        found = find(self._reader(), which, namespace=self._namespace, function=function, type=type)
         now_ms = self._now_ms()
 
         def call(transaction: Transaction) -> tuple[Stream, Settled | None]:
@@ -259,14 +270,14 @@ class Executions:
 
 
 def find(reader: Reader, which: str, *, namespace: str, function: str | None, type: str = FUNCTION) -> Stream:
-    """The stream with an id, or a name within a function. Raises NotFoundError."""
+    """The stream with an id, or a name within a function. An actor only if the type says so. Raises NotFoundError."""
     stream = reader.stream_by_uid(which)
     if stream is None and function is not None:
         key = reader.key(KeyId(namespace, journal.operation_of(function), which))
         stream = None if key is None else reader.stream(key.stream)
         if stream is not None and key is not None and stream.uid != key.operation:
             stream = None  # it was deleted, and its number is another's by now
-    if stream is None or stream.type != type:
+    if stream is None or type not in (ANY, stream.type):
         hint = "" if function is not None else "; give the function too to look it up by name"
         raise NotFoundError(f"execution {which!r}: there is none in namespace {namespace!r}{hint}")
     return stream
@@ -287,7 +298,8 @@ def describe(reader: Reader, stream: Stream) -> ExecutionInfo:
 
 def _described(reader: Reader, stream: Stream, settled: Settled | None) -> ExecutionInfo:
     if stream.status in (PARKED, PAUSED):
-        return info_of(stream, reason=control_reason(reader, stream))
+        control = control_of(reader, stream)
+        return info_of(stream, reason=control.reason, report=control.report)
     if settled is None:
         return info_of(stream)
     result = chunks.value(reader, stream.number, settled.result)

@@ -66,6 +66,7 @@ class FunctionSpec:
         retention_ms: int | None = None,
         is_plain: bool = False,
         is_pinned: bool = False,
+        is_strict: bool = False,
     ) -> None:
         self.name = name
         self.function = function
@@ -73,6 +74,7 @@ class FunctionSpec:
         self.retention_ms = retention_ms
         self.is_plain = is_plain
         self.is_pinned = is_pinned
+        self.is_strict = is_strict
         self.is_async = inspect.iscoroutinefunction(function)
         code = inspect.unwrap(function).__code__
         self.source = f"{code.co_filename}:{code.co_firstlineno}"
@@ -158,7 +160,12 @@ def public_name(thing: Callable[..., Any] | type) -> str:
 def durable_function(function: F, /) -> F: ...
 @overload
 def durable_function(
-    *, name: str | None = None, timeout_ms: int | None = None, retention_ms: int | None = None, pin: bool = False
+    *,
+    name: str | None = None,
+    timeout_ms: int | None = None,
+    retention_ms: int | None = None,
+    pin: bool = False,
+    strict: bool = False,
 ) -> Callable[[F], F]: ...
 def durable_function(
     function: Any = None,
@@ -168,14 +175,16 @@ def durable_function(
     timeout_ms: int | None = None,
     retention_ms: int | None = None,
     pin: bool = False,
+    strict: bool = False,
 ) -> Any:
     """Make `function(ctx, *arguments)` durable, under its qualified name or `name`.
 
     `async def` runs on the body loop, `def` in a thread. An execution that has no outcome after
     `timeout_ms` ends TIMED_OUT; a start may set another time. One that has ended is kept for
     `retention_ms`, or as `Limits` says. `pin`: an execution runs under the version of the code that it
-    began with and no other, and waits while no worker has that. Raises ValidationError if the name is
-    taken by other code. The function itself is returned unchanged.
+    began with and no other, and waits while no worker has that. `strict`: a step that a replay asks for
+    with other arguments than recorded is a divergence; else that is only told beside one. Raises
+    ValidationError if the name is taken by other code. The function itself is returned unchanged.
     """
     check_timeout(timeout_ms)
     if retention_ms is not None and (not isinstance(retention_ms, int) or retention_ms is True or retention_ms < 0):
@@ -183,7 +192,13 @@ def durable_function(
 
     def register(target: F) -> F:
         return _register(
-            "durable_function", target, name, timeout_ms=timeout_ms, retention_ms=retention_ms, is_pinned=pin
+            "durable_function",
+            target,
+            name,
+            timeout_ms=timeout_ms,
+            retention_ms=retention_ms,
+            is_pinned=pin,
+            is_strict=strict,
         )
 
     return register if function is None else register(function)

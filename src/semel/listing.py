@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from semel.errors import LimitExceededError, ValidationError
 from semel.kernel.entry import Status
+from semel.kernel.report import DivergenceReport
 from semel.runtime.worker import versions_at_hand
 from semel.store.base import FUNCTION, PARKED, PAUSED, PAUSING, RUNNING, Filter, Reader, Stream
 
@@ -27,8 +28,9 @@ class ExecutionInfo(Struct, frozen=True):
     """What is known of an execution.
 
     `status` is RUNNING, PAUSING, PAUSED, PARKED, SUCCEEDED, FAILED, STOPPED or TIMED_OUT. `reason` is why
-    it is paused or parked. `version` is that of the code it began with; if `is_pinned`, no other may
-    run it. `waiting_for` is what no worker has that it needs: that version, or its function.
+    it is paused or parked, in a sentence; `report` is the whole where code and journal disagree.
+    `version` is that of the code it began with; if `is_pinned`, no other may run it. `waiting_for` is
+    what no worker has that it needs: that version, or its function.
     """
 
     id: str
@@ -41,6 +43,7 @@ class ExecutionInfo(Struct, frozen=True):
     holder: str | None = None
     version: str = ""
     reason: str = ""
+    report: DivergenceReport | None = None
     result: Any = None
     error_type: str = ""
     error_message: str = ""

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from semel.errors import IdempotencyConflictError, JournalCorruptError
-from semel.executions import control_reason
+from semel.executions import control_of
 from semel.journal import holding, messages
 from semel.journal.advance import EndTurn, Then, advance
 from semel.journal.lifecycle import park, resume
@@ -105,8 +105,8 @@ def test_the_reason_of_a_parked_actor_is_known_also_after_more_messages(journal:
     stream = journal.claim(journal.send().stream.number)
     journal.do(lambda transaction: park(transaction, holding.lease_of(stream), reason="odd", now_ms=1_500))
     parked = journal.send(now_ms=1_600).stream
-    assert control_reason(journal.store, parked) == "odd"
-    assert control_reason(journal.store, journal.send(actor="shop-2").stream) == ""
+    assert control_of(journal.store, parked).reason == "odd"
+    assert control_of(journal.store, journal.send(actor="shop-2").stream).reason == ""
 
 
 def test_J10_the_same_request_joins_the_open_message(journal: Journal) -> None:

@@ -7,6 +7,7 @@ from typing import get_args
 import msgspec
 
 from semel.kernel.entry import ENTRY_KINDS, SETTLED, Entry, MessageHeader, Payload, Status
+from semel.kernel.report import DivergenceReport, Row, Side
 from semel.kernel.values import ErrorData
 from semel.store.codec import Append
 from tests.kernel import golden
@@ -29,7 +30,8 @@ def names_on_disk(struct: type[msgspec.Struct]) -> str:
 
 
 def test_the_names_on_disk_never_change() -> None:
-    found = "\n".join(names_on_disk(struct) for struct in (Append, *ENTRY_KINDS, Payload, MessageHeader, ErrorData))
+    parts = (Payload, MessageHeader, ErrorData, DivergenceReport, Row, Side)
+    found = "\n".join(names_on_disk(struct) for struct in (Append, *ENTRY_KINDS, *parts))
     golden.check("names-on-disk.txt", found)
 
 

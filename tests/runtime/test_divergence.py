@@ -13,7 +13,8 @@ import pytest
 
 import semel
 from semel import Context
-from semel.errors import Evicted, ParkedError, ReplayError, WrongStatusError
+from semel.errors import Evicted, NonDeterminismError, ParkedError, ReplayError, WrongStatusError
+from semel.function import REGISTRY
 from semel.kernel.registry import REGISTRY as VALUES
 from tests.runtime.places import Place, redefine, run, until_it
 
@@ -136,6 +137,107 @@ def test_whoever_waits_is_told_of_the_divergence(place: Place) -> None:
         async with place.engine(residents_max=0) as engine:
             with pytest.raises(ReplayError, match="recorded STEP 'old'"):
                 await engine.run(redefine("diverging-short", bad), key="k")
+
+    run(scenario())
+
+
+def test_the_report_is_with_whoever_waits_or_asks_later_and_in_the_log(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[int] = []
+
+    async def bad(ctx: Context) -> int:
+        await ctx.step(give, 1, name="new" if runs else "old")
+        runs.append(1)
+        await ctx.wait(ms=20)
+        return 1
+
+    async def scenario() -> None:
+        durable = redefine("diverging-report", bad)
+        async with place.engine(residents_max=0) as engine:
+            with pytest.raises(NonDeterminismError) as waiting:
+                await engine.run(durable, key="k")
+            with pytest.raises(ParkedError) as later:
+                await engine.run(durable, key="k")
+            info = (await engine.executions.list()).items[0]
+            info = await engine.executions.get(info.id)
+            report = waiting.value.report
+            assert report == later.value.report == info.report
+            assert info.reason == f"NonDeterminismError: {waiting.value.summary}"
+            text = report.text(stream=info.id)
+            for told in (str(waiting.value), str(later.value), caplog.text):
+                assert text in told
+
+    with caplog.at_level(logging.ERROR, "semel"):
+        run(scenario())
+
+
+def test_what_is_gone_from_the_code_is_noticed_before_anything_new_begins(place: Place) -> None:
+    """A recorded wait in a task that is not started any more: its end would have come years later."""
+    begun: list[str] = []
+
+    async def effect(name: str) -> None:
+        begun.append(name)
+
+    async def remind(ctx: Context) -> None:
+        await ctx.wait(hours=9_000 // 24, name="remind")
+
+    async def before(ctx: Context) -> None:
+        task = asyncio.create_task(remind(ctx))
+        await ctx.step(effect, "first")
+        await ctx.wait(ms=100)
+        await task
+
+    async def after(ctx: Context) -> None:
+        await ctx.step(effect, "first")
+        await ctx.wait(ms=100)
+        await ctx.step(effect, "second")
+
+    async def scenario() -> None:
+        async with place.engine() as engine:
+            execution = await engine.start(redefine("diverging-task", before), key="k")
+
+            async def is_waiting() -> bool:
+                events = await engine.executions.history(execution.id)
+                return [event.type for event in events].count("WaitStarted") == 2
+
+            await until_it(is_waiting)
+        redefine("diverging-task", after)
+        async with place.engine() as engine:
+
+            async def is_parked() -> bool:
+                return (await engine.executions.get(execution.id)).status == "PARKED"
+
+            await until_it(is_parked)
+            assert begun == ["first"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_other_arguments_stop_a_strict_function_only(place: Place, *, strict: bool) -> None:
+    runs: list[int] = []
+
+    async def counts(ctx: Context) -> int:
+        runs.append(1)
+        found = await ctx.step(give, len(runs))
+        await ctx.wait(ms=20)
+        return found
+
+    async def scenario() -> None:
+        REGISTRY.functions.pop("diverging-strict", None)
+        durable = semel.durable_function(name="diverging-strict", strict=strict)(counts)
+        async with place.engine(residents_max=0) as engine:
+            if not strict:
+                assert await engine.run(durable, key="k") == 1
+                return
+            with pytest.raises(NonDeterminismError, match="with other arguments") as stopped:
+                await engine.run(durable, key="k")
+            assert stopped.value.report.cause == "arguments differ"
+            runs.clear()
+            info = (await engine.executions.list()).items[0]
+            await engine.executions.resume(info.id)
+            assert await engine.run(durable, key="k") == 1
 
     run(scenario())
 

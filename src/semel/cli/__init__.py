@@ -74,7 +74,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except SemelError as error:
-            say(f"error: {error}")
+            for line in f"error: {error}".splitlines():
+                say(line)
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             say("interrupted: what was recorded stays; run the same command again to go on")

@@ -8,10 +8,11 @@ import click
 import msgspec
 
 from semel.cli.location import namespace_option, reading, store_option
-from semel.cli.output import JSON, output_option, say, show_fields, show_json, show_rows
+from semel.cli.output import JSON, output_option, say, show_json, show_rows
+from semel.cli.parked import show_described, why_parked
 from semel.cli.plain import stored
 from semel.errors import NotFoundError
-from semel.executions import ActorInfo, control_reason
+from semel.executions import ActorInfo
 from semel.journal.chunks import whole
 from semel.journal.holding import read
 from semel.kernel.mailbox import Mailbox
@@ -60,9 +61,9 @@ def get(which: str, key: str | None, store: str, namespace: str, output: str) ->
         stream = _find(reader, which, key, namespace=namespace)
         mailbox = Mailbox.of(read(reader, stream))
         state = mailbox.snapshot and whole(reader, stream.number, mailbox.snapshot)
-        reason = {"reason": control_reason(reader, stream)} if stream.status == PARKED else {}
+        reason = why_parked(reader, stream) if stream.status == PARKED else {}
     fields = _fields(stream) | {"open_messages": len(mailbox), "state": stored(state)} | reason
-    show_fields(fields, output=output)
+    show_described(fields, output=output)
 
 
 def _find(reader: Reader, which: str, key: str | None, *, namespace: str) -> Stream:

@@ -11,16 +11,17 @@ import msgspec
 
 from semel.cli.location import existing_path, namespace_option, reading, store_option
 from semel.cli.output import INSTANT, JSON, output_option, say, show_fields, show_json, show_rows
+from semel.cli.parked import show_described, why_parked
 from semel.cli.pins import versions_of_owner
 from semel.cli.plain import stored
-from semel.executions import control_reason, find, read_all
+from semel.executions import ANY, find, read_all
 from semel.history import render
 from semel.journal.chunks import whole
 from semel.journal.outcomes import outcome_in
 from semel.kernel.entry import Record, RetryScheduled, Settled, Started, TurnEnded
 from semel.kernel.values import encode
 from semel.listing import STATUSES, Wanted, info_of, list_streams
-from semel.store.base import PARKED, PAUSED, Reader, Stream
+from semel.store.base import FUNCTION, PARKED, PAUSED, Reader, Stream
 
 _LIST_COLUMNS = ("id", "function", "name", "status", "started_ms", "ended_ms", "wake_ms")
 _HISTORY_COLUMNS = ("event_id", "time_ms", "type", "id", "name", "attempt", "due_ms", "result", "error")
@@ -110,7 +111,7 @@ def get(which: str, *, function: str | None, store: str, namespace: str, output:
     with reading(store) as reader:
         stream = find(reader, which, namespace=namespace, function=function)
         fields = _described(reader, stream, store)
-    show_fields(fields, output=output)
+    show_described(fields, output=output)
     if fields["waiting_for"] and not fields["is_pinned"]:
         say(
             f"it waits for the code of {fields['waiting_for']!r}, which the engine on the file has not imported: "
@@ -174,7 +175,7 @@ def stop(
     info = _change("stop", which, function=function, store=store, namespace=namespace, reason=reason, children=children)
     if info["status"] != "STOPPED":
         say(f"it had ended before: {info['status']}; its outcome stands")
-    show_fields(info, output=output)
+    show_described(info, output=output)
 
 
 @executions.command()
@@ -219,9 +220,9 @@ def pause(
 @namespace_option
 @output_option
 def resume(which: str, *, function: str | None, reason: str, store: str, namespace: str, output: str) -> None:
-    """Put a paused execution back in service, or a parked one, once its cause is mended."""
+    """Put a paused execution back in service, or a parked one or parked actor by its id, once its cause is mended."""
     info = _change("resume", which, function=function, store=store, namespace=namespace, reason=reason)
-    show_fields(info, output=output)
+    show_described(info, output=output)
 
 
 @executions.command()
@@ -271,13 +272,19 @@ def _change(
 ) -> dict[str, Any]:
     """Have it done by the owner of the file, or by an engine of our own; describe what is there, or was deleted."""
     with reading(store) as reader:
-        stream = find(reader, which, namespace=namespace, function=function)
+        stream = find(reader, which, namespace=namespace, function=function, type=_type(method))
         before = _described(reader, stream, store)
     _ask(store, method, {"id": stream.uid, **options}, namespace=namespace)
     if method == "delete":
         return before
     with reading(store) as reader:
-        return _described(reader, find(reader, stream.uid, namespace=namespace, function=None), store)
+        stream = find(reader, stream.uid, namespace=namespace, function=None, type=_type(method))
+        return _described(reader, stream, store)
+
+
+def _type(method: str) -> str:
+    """What a change may be made to: only an execution can be stopped."""
+    return ANY if method == "resume" else FUNCTION
 
 
 def _ask(store: str, method: str, request: dict[str, Any], *, namespace: str) -> None:
@@ -297,7 +304,7 @@ async def _do_here(store: str, method: str, request: dict[str, Any], *, namespac
 
 def _fields(stream: Stream, versions: Sequence[str]) -> dict[str, Any]:
     fields = msgspec.structs.asdict(info_of(stream, versions))
-    for name in ("reason", "result", "error_type", "error_message"):
+    for name in ("reason", "report", "result", "error_type", "error_message"):
         del fields[name]
     return fields
 
@@ -306,7 +313,7 @@ def _described(reader: Reader, stream: Stream, store: str) -> dict[str, Any]:
     """An execution with its outcome as plain values: the classes of its program are not here."""
     fields = _fields(stream, versions_of_owner(existing_path(store), [stream]))
     if stream.status in (PARKED, PAUSED):
-        return fields | {"reason": control_reason(reader, stream)}
+        return fields | why_parked(reader, stream)
     settled = outcome_in(reader, stream)
     if settled is None:
         return fields

@@ -33,6 +33,7 @@ from semel.kernel.entry import (
     Status,
 )
 from semel.kernel.operation import Action, Operation, Update, decide
+from semel.kernel.report import DivergenceReport
 from semel.kernel.values import ErrorData
 from semel.store import codec
 from semel.store.base import PARKED, PAUSED, RUNNING, Ended, Key, KeyId, Lease, Stream, Transaction
@@ -73,14 +74,16 @@ def resume(transaction: Transaction, number: int, *, reason: str, now_ms: int) -
     return _write(transaction, stream, (entry,), time_ms, epoch=stream.epoch + 1, status=RUNNING, wake_ms=time_ms)
 
 
-def park(transaction: Transaction, lease: Lease, *, reason: str, now_ms: int) -> Stream:
+def park(
+    transaction: Transaction, lease: Lease, *, reason: str, now_ms: int, report: DivergenceReport | None = None
+) -> Stream:
     """Take the stream out of service until a person acts. The holder loses it with the same append.
 
     The clock of its deadline is held meanwhile. Raises LeaseLost.
     """
     stream = held_stream(transaction, lease)
     time_ms = max(now_ms, stream.time_ms)
-    entry = Controlled(Control.PARK, reason)
+    entry = Controlled(Control.PARK, reason, report=report)
     return _write(transaction, stream, (entry,), time_ms, lease=lease, epoch=stream.epoch + 1, status=PARKED, **_UNHELD)
 
 

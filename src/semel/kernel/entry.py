@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from semel.kernel.report import DivergenceReport
 from semel.kernel.values import ENCODING, ErrorData
 
 
@@ -257,18 +258,20 @@ class InvocationEnded(
     offset_ms: int = 0
 
 
-_CONTROL_FIELDS = {"action": "a", "reason": "r", "actor": "w", "due_ms": "u", "offset_ms": "t"}
+_CONTROL_FIELDS = {"action": "a", "reason": "r", "actor": "w", "report": "d", "due_ms": "u", "offset_ms": "t"}
 
 
 class Controlled(Struct, frozen=True, gc=False, omit_defaults=True, tag="C", tag_field="_", rename=_CONTROL_FIELDS):
     """A person or program paused, resumed, parked or unpinned the stream, and why.
 
-    `due_ms` is the execution's deadline from here on: none while its clock is held.
+    `due_ms` is the execution's deadline from here on: none while its clock is held. `report` is that
+    of a divergence.
     """
 
     action: Control
     reason: str = ""
     actor: str = ""
+    report: DivergenceReport | None = None
     offset_ms: int = 0
     due_ms: int | None = None
 

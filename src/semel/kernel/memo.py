@@ -13,8 +13,10 @@ from typing import Final
 from msgspec import Struct
 
 from semel.errors import NonDeterminismError
+from semel.kernel.divergence import ENDED, NOTHING, Asked, Code, History, Mismatch, diagnose, spell, spelled
 from semel.kernel.entry import ARRIVING, SETTLED, Delivered, Kind, Record, Settled, Status
 from semel.kernel.operation import Operation, fold
+from semel.kernel.report import Cause
 
 PATCH: Final = "Patch"  # the subtype of the marker that a patch leaves
 
@@ -27,9 +29,28 @@ class Completion(Struct, frozen=True, gc=False):
 
 
 class Memo:
-    """The recorded operations of one scope, and how much of them this run has asked for."""
+    """The recorded operations of one scope, and how much of them this run has asked for.
 
-    __slots__ = ("_arrivals", "_asked", "_completions", "_is_over", "_patches", "_position", "operations")
+    `code` is the code at hand and `stream` the id of the stream, for reports. `is_strict`: other
+    arguments are a divergence. `message` is the message of a turn; `is_over`: the scope has ended,
+    and all that it asked for is recorded.
+    """
+
+    __slots__ = (
+        "_arrivals",
+        "_asked",
+        "_completions",
+        "_differing",
+        "_new",
+        "_patches",
+        "_position",
+        "code",
+        "is_over",
+        "is_strict",
+        "message",
+        "operations",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -41,12 +62,18 @@ class Memo:
         arrivals: Iterable[str] = (),
     ) -> None:
         self.operations = operations
+        self.is_over = is_over
+        self.code: Code | None = None
+        self.is_strict = False
+        self.message = ""
+        self.stream = "ID"
         self._patches = dict.fromkeys(patches, True)
-        self._is_over = is_over
         self._completions = completions
         self._position = 0
         self._arrivals = {name: place for place, name in enumerate(arrivals)}
-        self._asked: set[str] = set()
+        self._asked: dict[str, str] = {}  # in order, with the source of each
+        self._new: dict[str, Asked] = {}  # asked for, and not recorded
+        self._differing: list[str] = []
 
     @classmethod
     def of(cls, records: Iterable[Record], *, scope: str) -> Memo:
@@ -83,10 +110,11 @@ class Memo:
         """Return what is recorded under the id, or None. Raises NonDeterminismError if it is something else."""
         recorded = self.operations.get(operation_id)
         if recorded is None:
+            self._new[operation_id] = Asked(kind, name, source, subtype)
             return None
         if recorded.kind is not kind or recorded.name != name or recorded.subtype != subtype:
-            raise NonDeterminismError(operation_id, _spell(recorded), _spell_request(kind, name, source, subtype))
-        self._asked.add(operation_id)
+            raise self._mismatch(recorded, Asked(kind, name, source, subtype))
+        self._asked[operation_id] = source
         return recorded
 
     def patched(self, name: str) -> bool | None:
@@ -96,7 +124,7 @@ class Memo:
         without the patch. What is recorded never becomes less, so every later replay finds the same.
         """
         if name not in self._patches and (
-            self._is_over or not self.is_used_up or len(self._asked) < len(self.operations)
+            self.is_over or not self.is_used_up or len(self._asked) < len(self.operations)
         ):
             self._patches[name] = False
         return self._patches.get(name)
@@ -105,17 +133,34 @@ class Memo:
         """This run takes the new path of a patch."""
         self._patches[name] = True
 
-    def upcoming(self) -> Completion | None:
+    def differ(self, operation_id: str) -> None:
+        """An operation is asked for with other arguments than recorded. Raises NonDeterminismError if strict."""
+        self._differing.append(operation_id)
+        if self.is_strict:
+            recorded = self.operations[operation_id]
+            said = spell(recorded.kind, recorded.name)
+            raise self.divergence(
+                Mismatch(
+                    operation_id,
+                    recorded,
+                    Asked(recorded.kind, recorded.name, self._asked.get(operation_id, ""), recorded.subtype),
+                    cause=Cause.ARGUMENTS,
+                    explanation=f"{said} is asked for with other arguments than those that were recorded, under strict",
+                ),
+                requested="it with other arguments",
+            )
+
+    def upcoming(self, *, has_ended: bool = False) -> Completion | None:
         """The next completion to deliver, or None when the recorded ones are used up.
 
-        Raises NonDeterminismError if this run has not asked for it: by then the first run had.
+        Raises NonDeterminismError if this run has not asked for it, or has ended: by then the first run had asked.
         """
         if self._position >= len(self._completions):
             return None
         completion = self._completions[self._position]
         operation = completion.operation
-        if operation.id not in self._asked:
-            raise NonDeterminismError(operation.id, _spell(operation), "nothing at that place")
+        if has_ended or operation.id not in self._asked:
+            raise self._mismatch(operation, None, instead=ENDED if has_ended else NOTHING)
         return completion
 
     def advance(self) -> None:
@@ -138,12 +183,76 @@ class Memo:
         """Where among the outcomes that others brought one has come; before all of them for any other operation."""
         return self._arrivals.get(operation_id, -1)
 
-    def check_all_asked(self) -> None:
-        """Raise NonDeterminismError for the first recorded operation that this run never asked for."""
+    def check_all_asked(self, *, has_ended: bool = True) -> None:
+        """Raise NonDeterminismError for the first recorded operation that this run never asked for.
+
+        That holds when the run has ended, and as soon as the recorded completions are delivered and
+        the body is at rest: whatever is recorded was asked for by then.
+        """
         if len(self._asked) == len(self.operations):
             return
         missed = next(operation for operation in self.operations.values() if operation.id not in self._asked)
-        raise NonDeterminismError(missed.id, _spell(missed), "nothing, and ended")
+        raise self._mismatch(missed, None, instead=ENDED if has_ended else NOTHING)
+
+    # Reports.
+
+    def not_cancelled(self, operation: Operation) -> NonDeterminismError:
+        """The first run cancelled the operation, and this one waits for it."""
+        named = spell(operation.kind, operation.name)
+        said = (
+            f"the first run cancelled {named} (a timeout, a task that was cancelled, a group that failed), "
+            f"and this run waits for its outcome"
+        )
+        mismatch = Mismatch(operation.id, operation, instead="its outcome", cause=Cause.OTHER_BRANCH, explanation=said)
+        return self.divergence(mismatch, recorded=f"{named} cancelled")
+
+    def not_ended(self, operation: Operation) -> NonDeterminismError:
+        """A scope that ended, and whose inside is run again, waits for something else in this run."""
+        named = spell(operation.kind, operation.name)
+        said = f"{named} ended when it was recorded, and in this run its inside waits for something else"
+        instead = "it, and has not come to its end"
+        mismatch = Mismatch(operation.id, operation, instead=instead, cause=Cause.OTHER_BRANCH, explanation=said)
+        return self.divergence(mismatch, recorded=f"{named} ended")
+
+    def unexpected(self, operation_id: str, asked: Asked) -> NonDeterminismError:
+        """A turn that ended asks for something that it had not asked for."""
+        return self.divergence(
+            Mismatch(operation_id, None, asked), recorded="nothing at that place of a turn that ended"
+        )
+
+    def unfinished(self) -> NonDeterminismError:
+        """A turn that ended waits for something in this run."""
+        waits = next(iter(self._new.items()), None)
+        if waits is not None:
+            return self.divergence(Mismatch(waits[0], None, waits[1]), recorded="a turn that ended")
+        said = "the turn ended, and in this run its handler waits for something that no recorded operation brings"
+        return self.divergence(
+            Mismatch(self.message, None, instead="something else", cause=Cause.OTHER_BRANCH, explanation=said),
+            recorded="a turn that ended",
+        )
+
+    def other_reply(self, recorded: str, found: str) -> NonDeterminismError:
+        """A turn answered otherwise than it did."""
+        said = f"the turn replied {recorded} when it was recorded, and this code replies {found} to the same message"
+        return self.divergence(
+            Mismatch(self.message, None, instead=found, cause=Cause.REPLY, explanation=said),
+            recorded=f"the reply {recorded}",
+            requested=f"the reply {found}",
+        )
+
+    def _mismatch(self, recorded: Operation, asked: Asked | None, *, instead: str = "") -> NonDeterminismError:
+        return self.divergence(Mismatch(recorded.id, recorded, asked, instead))
+
+    def divergence(self, mismatch: Mismatch, *, recorded: str = "", requested: str = "") -> NonDeterminismError:
+        """The error of a mismatch, with its report."""
+        operation, asked = mismatch.recorded, mismatch.asked
+        if not recorded and operation is not None:
+            recorded = spelled(operation)
+        if not requested:
+            requested = mismatch.instead if asked is None else spelled(asked)
+        history = History(self.operations, self._asked, self._new, tuple(self._differing), self.message)
+        report = diagnose(history, mismatch, self.code)
+        return NonDeterminismError(mismatch.operation, recorded, requested, report, stream=self.stream)
 
 
 def is_patch(operation: Operation) -> bool:
@@ -162,13 +271,3 @@ def _visible(everything: dict[str, Operation], operation: Operation, scope: str)
             return False
         parent = outer.parent
     return True
-
-
-def _spell(operation: Operation) -> str:
-    return _spell_request(operation.kind, operation.name, operation.source, operation.subtype)
-
-
-def _spell_request(kind: Kind, name: str, source: str, subtype: str = "") -> str:
-    spelled = f"{kind} ({subtype})" if subtype else str(kind)
-    named = f"{spelled} {name!r}" if name else spelled
-    return f"{named} at {source}" if source else named

@@ -433,7 +433,7 @@ class Activation:
         logger.error("actor %s/%s is parked: %s", self.stream.name, self.stream.key, error)
         self._ending = End.PARKED
         self.cause = error
-        self.holder.park(f"{type(error).__name__}: {error}", then=self._leave)
+        self.holder.park(error, then=self._leave)
 
     def _end(self, reason: End) -> None:
         self._alarm.stop()

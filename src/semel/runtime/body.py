@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from semel.errors import NonDeterminismError, ParkedError, ReplayError
+from semel.errors import ParkedError, ReplayError
 from semel.kernel import values
 from semel.kernel.entry import ARRIVING, Effect, Kind, Status
 from semel.kernel.memo import Completion, Memo
@@ -131,7 +131,7 @@ class Body(BodySeam):
                     continue  # it is the outcome of the task that raised it: an engine never exits its host
             if self.divergence is not None or self.busy or self.closed is not None:
                 return
-            if self._is_replaying and self._replay_one():
+            if self._has_memo and self._replay_one():
                 continue
             self._is_retracing = False
             if main is None or main.done():
@@ -147,18 +147,18 @@ class Body(BodySeam):
 
     def _replay_one(self) -> bool:
         """Deliver the next recorded outcome, or find that the memo is used up."""
-        completion = self.memo.upcoming()
+        completion = self.memo.upcoming(has_ended=self.is_done)
         if completion is not None:
-            if self.is_done:
-                operation = completion.operation
-                raise NonDeterminismError(operation.id, f"{operation.kind} {operation.name!r}", "nothing, and ended")
             self.memo.advance()
             self._deliver_recorded(completion)
             return True
         self._is_replaying = False
         for slot in self._slots.values():
             if slot.recorded is not None and slot.recorded.status is Status.CANCELLED and slot.kind is not Kind.CONTEXT:
-                raise NonDeterminismError(slot.id, f"{slot.kind} {slot.name!r} cancelled", "its outcome")
+                raise self.memo.not_cancelled(slot.recorded)
+        # Before anything new begins: what was recorded by now, the first run had asked for by now.
+        self.memo.check_all_asked(has_ended=self.is_done)
+        self._has_memo = False
         for slot in self._interrupted:
             self._deliveries.append((slot, Outcome(Status.FAILED, error=interrupted(slot))))
         self._interrupted.clear()
@@ -173,9 +173,7 @@ class Body(BodySeam):
         outcome = Outcome(operation.status, operation.result, operation.error)
         if operation.replay_children:
             if slot.full is None:
-                raise NonDeterminismError(
-                    operation.id, f"{operation.kind} {operation.name!r} ended", "it, and has not come to its end"
-                )
+                raise self.memo.not_ended(operation)
             outcome = slot.full
         self._settle(slot, outcome)
 

@@ -12,12 +12,20 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from semel.errors import ConflictError, JournalCorruptError, LeaseLost, StoreError, UnavailableError
+from semel.errors import (
+    ConflictError,
+    JournalCorruptError,
+    LeaseLost,
+    NonDeterminismError,
+    StoreError,
+    UnavailableError,
+)
 from semel.journal import arrivals, holding
 from semel.journal.advance import Advance, Advanced, EndTurn, Then, advance
 from semel.journal.lifecycle import park
 from semel.kernel.entry import ARRIVING, SETTLED, Record
 from semel.kernel.operation import Deliver, Operation, Update, fold
+from semel.kernel.report import DivergenceReport
 from semel.runtime.committer import Job
 from semel.runtime.services import Services
 from semel.store import codec
@@ -189,13 +197,13 @@ class Holder:
         self._on_lost = _no_lost
         self.refused = None
 
-    def park(self, reason: str, *, then: Callable[[], None]) -> None:
+    def park(self, error: Exception, *, then: Callable[[], None]) -> None:
         """Take the stream out of service; what was recorded and not appended is dropped."""
         self.outbox.clear()
         lease, now_ms = self.lease, self.services.clock.now_ms()
 
         def call(transaction: Transaction) -> Stream:
-            return park(transaction, lease, reason=reason, now_ms=now_ms)
+            return park(transaction, lease, reason=reason_of(error), report=report_of(error), now_ms=now_ms)
 
         def done(stream: Stream, error: BaseException | None) -> None:
             if error is not None:
@@ -205,6 +213,18 @@ class Holder:
             then()
 
         self.services.committer.submit(call, done, needs=Needs((lease.stream,)))
+
+
+def reason_of(error: Exception) -> str:
+    """Why a stream is parked, in a sentence: what else there is to say is in the report."""
+    said = error.summary if isinstance(error, NonDeterminismError) else str(error)
+    return f"{type(error).__name__}: {said}"
+
+
+def report_of(error: Exception) -> DivergenceReport | None:
+    """The report that an error carries, if any."""
+    report = getattr(error, "report", None)
+    return report if isinstance(report, DivergenceReport) else None
 
 
 def _no_durable(advanced: Advanced, then: Then) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from semel.calls import StepCall, place
@@ -28,6 +29,7 @@ from semel.runtime.alarm import Alarm
 from semel.runtime.body import Body
 from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable, without_results
 from semel.runtime.meter import Meter
+from semel.runtime.present_code import PresentCode
 from semel.runtime.seam import RecordedError, failed, succeeded
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, Outcome, Slot
@@ -97,9 +99,12 @@ class Invocation:
         self.holder.seen = max(self.holder.seen, records[-1].seq if records else 0)
         fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
         self.holder.note(self.holder.operations)
+        memo = Memo.of(records, scope="") if len(records) > 1 else Memo({}, [])
+        memo.stream, memo.is_strict = self.stream.uid, self.spec.is_strict
+        memo.code = PresentCode(self.spec.function, is_unchanged=partial(_is_version, self.spec, started.version))
         self.body = Body(
             self.services,
-            memo=Memo.of(records, scope="") if len(records) > 1 else Memo({}, []),
+            memo=memo,
             meter=self._meter(records),
             stream=self.stream.number,
             scope="",
@@ -279,7 +284,7 @@ class Invocation:
         logger.error("execution %r of %s is parked: %s", self.stream.key, self.stream.name, error)
         self._ending = End.PARKED
         self.cause = error
-        self.holder.park(f"{type(error).__name__}: {error}", then=lambda: self._end(End.PARKED))
+        self.holder.park(error, then=lambda: self._end(End.PARKED))
 
     # What comes from outside: a pause and its end, and the end of the execution's time.
 
@@ -424,6 +429,10 @@ async def _plain(body: Body, spec: FunctionSpec, arguments: tuple[Any, ...]) -> 
         return await body.step(StepCall(spec.function, arguments, options, place(file, int(line))))
     except StepError as error:
         raise RecordedError(ErrorData(error.error_type, error.message)) from None
+
+
+def _is_version(spec: FunctionSpec, version: str) -> bool:
+    return spec.version == version
 
 
 async def _raising(error: Exception) -> Any:

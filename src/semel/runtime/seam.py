@@ -26,7 +26,8 @@ from semel.errors import (
     ValidationError,
 )
 from semel.kernel import ids, values
-from semel.kernel.entry import ARRIVING, Kind, Payload, Status
+from semel.kernel.divergence import TIMER
+from semel.kernel.entry import ARRIVING, Kind, Payload, Started, Status
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Action
 from semel.kernel.values import ErrorData
@@ -34,11 +35,11 @@ from semel.runtime import patches, steps
 from semel.runtime.body_loop import BodyLoop
 from semel.runtime.frame import Frame, current_frame
 from semel.runtime.meter import Meter
+from semel.runtime.present_code import timer_source
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, ASKED, DONE, QUEUED, RUNNING, WAIT_FOR_CALLBACK, WAITING, Outcome, Slot
 
 logger = logging.getLogger("semel.body")
-TIMER = "timer"
 CONTEXT_RESULT_MAX = 262_144  # bytes; above, a replay runs the inside again (AWS's number)
 _STEP, _CONTEXT = Kind.STEP, Kind.CONTEXT
 _GIVEN_UP = ("Cancelled", "it was cancelled with who waited for it; shield the wait, or create another")
@@ -89,6 +90,7 @@ class BodySeam:
         self._is_replaying = not memo.is_used_up
         self._is_retracing = bool(memo.operations)  # up to the first rest, an earlier run came this way
         self._randoms: dict[str, random.Random] = {}
+        self._has_memo = bool(memo.operations) or memo.is_over
 
     def now(self) -> int:
         """The clock's time, never before what the body was told last."""
@@ -103,6 +105,8 @@ class BodySeam:
         slot.call = call
         slot.arguments, slot.copies = steps.prepare(call)
         recorded = slot.recorded
+        if recorded is not None and recorded.start is not None:
+            self._differ(slot, recorded.start)
         if call.options.needs_key:
             known = "" if recorded is None or recorded.start is None else recorded.start.effect_key
             slot.effect_key = known or ids.effect_key(self.services.journal_id, self.origin, slot.id)
@@ -234,6 +238,8 @@ class BodySeam:
         slot.arguments = steps.digest(payload.data)
         if slot.recorded is None:
             self._take(slot, payload)
+        elif slot.recorded.start is not None:
+            self._differ(slot, slot.recorded.start)
         self._fresh.append(slot)
         return await self._outcome(slot)
 
@@ -284,7 +290,7 @@ class BodySeam:
             slot.parent = frame.scope
         if subtype:
             slot.subtype = subtype
-        if self.memo.operations:
+        if self._has_memo:
             self._look_up(slot)
         if slot.recorded is None:
             meter = self.meter
@@ -300,6 +306,15 @@ class BodySeam:
         except NonDeterminismError as error:
             raise self.diverged(error) from None
         slot.is_recorded = slot.recorded is not None
+
+    def _differ(self, slot: Slot, start: Started) -> None:
+        """See whether a call has other arguments than recorded: told with a divergence, and one itself under strict."""
+        if start.arguments == slot.arguments:
+            return
+        try:
+            self.memo.differ(slot.id)
+        except NonDeterminismError as error:
+            raise self.diverged(error) from None
 
     def diverged(self, error: ReplayError | StoreError) -> Evicted:
         """What stops the body here. The error itself could be taken by user code for one of its own."""
@@ -416,7 +431,7 @@ class BodySeam:
     # The timers of the body's loop: durable waits.
 
     def schedule(self, handle: asyncio.TimerHandle, *, delay_ms: int) -> None:
-        slot = self._ask(Kind.WAIT, TIMER, "")
+        slot = self._ask(Kind.WAIT, TIMER, timer_source())
         slot.delay_ms = delay_ms
         slot.handle = handle
         self._timers[handle] = slot

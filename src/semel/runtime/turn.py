@@ -8,14 +8,16 @@ from typing import Any
 
 from semel.actor import ActorSpec, GenServer, MethodSpec
 from semel.context import Context
-from semel.errors import NonDeterminismError, ParkedError, ReplayError, StoreError
+from semel.errors import ParkedError, ReplayError, StoreError
 from semel.journal.chunks import outline
-from semel.kernel.entry import Payload, Status
+from semel.kernel.divergence import Asked
+from semel.kernel.entry import Kind, Payload, Status
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Operation
 from semel.runtime.body import Body
 from semel.runtime.holder import Holder
 from semel.runtime.meter import Meter
+from semel.runtime.present_code import PresentCode
 from semel.runtime.services import Services
 from semel.runtime.slot import Outcome
 from semel.runtime.sync_body import SyncBody
@@ -45,6 +47,10 @@ class Turn:
         self._actor = actor
         self._at_rest = at_rest
         stream = holder.stream
+        memo.message, memo.stream = message.id, stream.uid
+        method = spec.methods.get(message.name)
+        if method is not None:
+            memo.code = PresentCode(method.function, owner=spec.actor)
         self.body = Body(
             services,
             memo=memo,
@@ -94,19 +100,21 @@ class Turn:
         return await SyncBody(self.body).run(_bound(method, actor), arguments)
 
     def _refuse(self, update: Any) -> None:
-        self.body.divergence = self.body.divergence or NonDeterminismError(
-            update.id, "nothing at that place of a turn that ended", type(update).__name__
-        )
+        memo = self.body.memo
+        start = getattr(update, "start", None)
+        if start is None and update.id in memo.operations:
+            start = memo.operations[update.id].start
+        name, kind = ("", Kind.STEP) if start is None else (start.name, start.kind)
+        source, subtype = ("", "") if start is None else (start.source, start.subtype)
+        self.body.divergence = self.body.divergence or memo.unexpected(update.id, Asked(kind, name, source, subtype))
 
     def check_reply(self, outcome: Outcome) -> None:
         """Raise NonDeterminismError unless the turn answered what it answered the first time."""
         recorded = self.message
         result = outcome.result and outline(outcome.result)
         if (outcome.status, result) != (recorded.status, recorded.result):
-            raise NonDeterminismError(
-                recorded.id,
-                self._spell_reply(recorded.status, recorded.result),
-                self._spell_reply(outcome.status, outcome.result),
+            raise self.body.memo.other_reply(
+                self._spell_reply(recorded.status, recorded.result), self._spell_reply(outcome.status, outcome.result)
             )
 
     def _spell_reply(self, status: Status, result: Payload | None) -> str:
@@ -115,7 +123,7 @@ class Turn:
 
     def unfinished(self) -> ReplayError:
         """A turn that ended in its journal waits for something in this run."""
-        return NonDeterminismError(self.message.id, "a turn that ended", "an operation that was never recorded")
+        return self.body.memo.unfinished()
 
     def stuck(self) -> ReplayError:
         """A turn that nothing can wake."""

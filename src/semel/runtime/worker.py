@@ -22,6 +22,7 @@ from semel.journal.lifecycle import park
 from semel.kernel.entry import Record, Settled
 from semel.runtime.activation import Activation
 from semel.runtime.alarm import Alarm
+from semel.runtime.holder import reason_of
 from semel.runtime.invocation import End, Invocation
 from semel.runtime.services import Services
 from semel.store import codec
@@ -191,7 +192,6 @@ class Worker:
         if run is not None:
             run.evict()
         lease, now_ms = holding.lease_of(stream), self.services.clock.now_ms()
-        reason = f"{type(error).__name__}: {error}"
 
         def done(parked: Stream | None, refused: BaseException | None) -> None:
             if parked is not None:
@@ -200,7 +200,7 @@ class Worker:
                 logger.error("stream %s: parking it failed", stream.uid, exc_info=refused)
 
         self.services.committer.submit(
-            lambda transaction: park(transaction, lease, reason=reason, now_ms=now_ms),
+            lambda transaction: park(transaction, lease, reason=reason_of(error), now_ms=now_ms),
             done,
             needs=Needs((stream.number,)),
         )
