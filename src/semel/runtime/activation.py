@@ -32,7 +32,7 @@ from semel.runtime.alarm import Alarm
 from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable
 from semel.runtime.invocation import End, outcome_of
 from semel.runtime.meter import Meter
-from semel.runtime.seam import failed
+from semel.runtime.outcome import failed
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, Outcome, Slot
 from semel.runtime.turn import Turn

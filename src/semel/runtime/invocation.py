@@ -29,8 +29,8 @@ from semel.runtime.alarm import Alarm
 from semel.runtime.body import Body
 from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable, without_results
 from semel.runtime.meter import Meter
+from semel.runtime.outcome import RecordedError, failed, succeeded
 from semel.runtime.present_code import PresentCode
-from semel.runtime.seam import RecordedError, failed, succeeded
 from semel.runtime.services import Services
 from semel.runtime.slot import ACTIONS, Outcome, Slot
 from semel.runtime.sync_body import SyncBody

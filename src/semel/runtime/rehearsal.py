@@ -30,7 +30,7 @@ from semel.kernel.operation import Operation
 from semel.runtime.body import Body
 from semel.runtime.invocation import ROOT
 from semel.runtime.meter import Meter
-from semel.runtime.seam import succeeded
+from semel.runtime.outcome import succeeded
 from semel.runtime.services import Limits, Services
 from semel.runtime.slot import Slot
 from semel.runtime.sync_body import SyncBody

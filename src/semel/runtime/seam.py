@@ -21,26 +21,24 @@ from semel.errors import (
     NonDeterminismError,
     ReplayError,
     SerializationError,
-    StepError,
     StoreError,
     ValidationError,
 )
-from semel.kernel import ids, values
+from semel.kernel import ids
 from semel.kernel.divergence import TIMER
 from semel.kernel.entry import ARRIVING, Kind, Payload, Started, Status
 from semel.kernel.memo import Memo
 from semel.kernel.operation import Action
-from semel.kernel.values import ErrorData
 from semel.runtime import patches, steps
 from semel.runtime.body_loop import BodyLoop
 from semel.runtime.frame import Frame, current_frame
 from semel.runtime.meter import Meter
+from semel.runtime.outcome import scope_failed, scope_succeeded
 from semel.runtime.present_code import timer_source
 from semel.runtime.services import Services
-from semel.runtime.slot import ACTIONS, ASKED, DONE, QUEUED, RUNNING, WAIT_FOR_CALLBACK, WAITING, Outcome, Slot
+from semel.runtime.slot import ACTIONS, ASKED, DONE, QUEUED, RUNNING, WAITING, Outcome, Slot
 
 logger = logging.getLogger("semel.body")
-CONTEXT_RESULT_MAX = 262_144  # bytes; above, a replay runs the inside again (AWS's number)
 _STEP, _CONTEXT = Kind.STEP, Kind.CONTEXT
 _GIVEN_UP = ("Cancelled", "it was cancelled with who waited for it; shield the wait, or create another")
 _FROZEN = (
@@ -464,44 +462,3 @@ class BodySeam:
     def _report(self, context: dict[str, Any]) -> None:
         if not self.is_replaying():
             logger.error("in a body: %s", context.get("message"), exc_info=context.get("exception"))
-
-
-def scope_succeeded(services: Services, result: Any) -> Outcome:
-    """The outcome of a scope that returned. What is too large to record is made anew from its inside."""
-    outcome = succeeded(services, result)
-    if outcome.result is not None and len(outcome.result.data) > CONTEXT_RESULT_MAX:
-        return Outcome(outcome.status, outcome.result, replay_children=True)
-    return outcome
-
-
-def scope_failed(slot: Slot, error: Exception) -> Outcome:
-    """The outcome of a scope that raised. What became of a callback is told as if no scope stood around it."""
-    if slot.subtype == WAIT_FOR_CALLBACK:
-        if isinstance(error, CallbackError):
-            return Outcome(Status.FAILED, error=ErrorData(error.error_type, error.message))
-        if isinstance(error, StepError):
-            return Outcome(Status.FAILED, error=ErrorData("CallbackSubmitterError", str(error)))
-    return failed(error)
-
-
-def succeeded(services: Services, result: Any) -> Outcome:
-    """The outcome of code that returned. A value that cannot be kept makes it a failure."""
-    try:
-        return Outcome(Status.SUCCEEDED, None if result is None else services.payload("return value", result))
-    except (SerializationError, LimitExceededError) as error:
-        return failed(error)
-
-
-class RecordedError(Exception):
-    """Stands for a failure that is data already."""
-
-    def __init__(self, data: ErrorData) -> None:
-        super().__init__(data.message)
-        self.data = data
-
-
-def failed(error: BaseException) -> Outcome:
-    """The outcome of code that raised."""
-    if isinstance(error, RecordedError):
-        return Outcome(Status.FAILED, error=error.data)
-    return Outcome(Status.FAILED, error=values.describe_error(error))

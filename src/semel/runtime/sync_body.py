@@ -157,7 +157,7 @@ class SyncBody:
         return _Enter()
 
     async def _leave(self, request: _Leave) -> Any:
-        from semel.runtime.seam import scope_failed, scope_succeeded
+        from semel.runtime.outcome import scope_failed, scope_succeeded
 
         body = self._body
         slot, token = self._scopes.pop()

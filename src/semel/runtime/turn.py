@@ -119,7 +119,7 @@ class Turn:
 
     def _spell_reply(self, status: Status, result: Payload | None) -> str:
         text = repr(self.body.read(result))
-        return f"the reply {status} {text if len(text) <= SPELLED_MAX else text[:SPELLED_MAX] + '…'}"
+        return f"{status} {text if len(text) <= SPELLED_MAX else text[:SPELLED_MAX] + '…'}"
 
     def unfinished(self) -> ReplayError:
         """A turn that ended in its journal waits for something in this run."""
