@@ -4,6 +4,7 @@ from pathlib import Path
 
 from semel.testing import ALL, Report, Shape, explore
 from semel.testing.explore import Kind
+from tests.simulation.actor_operation_shapes import actor_operation_shapes
 from tests.simulation.actor_shapes import actor_shapes
 from tests.simulation.function_shapes import function_shapes
 from tests.simulation.large_shapes import large_shapes
@@ -17,6 +18,7 @@ SHAPES: dict[str, Shape] = {
         *function_shapes(),
         *operation_shapes(),
         *actor_shapes(),
+        *actor_operation_shapes(),
         *lifecycle_shapes(),
         *patch_shapes(),
         *large_shapes(),
