@@ -12,6 +12,7 @@ from semel.errors import (
     ExecutionError,
     ExecutionStoppedError,
     ExecutionTimedOutError,
+    JournalCorruptError,
     NotFoundError,
     ParkedError,
 )
@@ -92,6 +93,22 @@ def deleted_outcome(reader: Reader, stream: Stream) -> Settled:
     return journal.kept_outcome(key)
 
 
+def is_there(reader: Reader, stream: Stream) -> bool:
+    """Whether a stream has not been deleted since it was read."""
+    now = reader.stream(stream.number)
+    return now is not None and now.uid == stream.uid
+
+
+def unless_deleted(reader: Reader, stream: Stream, read: Callable[[], T]) -> T:
+    """What `read` reads of a stream. Raises NotFoundError if that was deleted meanwhile, and what `read` raises."""
+    try:
+        return read()
+    except JournalCorruptError:
+        if is_there(reader, stream):
+            raise
+        raise NotFoundError(f"execution {stream.key!r}: it was deleted while it was looked at") from None
+
+
 class Executions:
     """The executions of a store, as `engine.executions`, and what may be done to them."""
 
@@ -166,12 +183,16 @@ class Executions:
         """
         reader = self._reader()
         stream = find(reader, which, namespace=self._namespace, function=function)
-        return render(
-            read_all(reader, stream),
-            after=after,
-            limit=limit,
-            reverse=reverse,
-            read=lambda payload: chunks.value(reader, stream.number, payload),
+        return unless_deleted(
+            reader,
+            stream,
+            lambda: render(
+                read_all(reader, stream),
+                after=after,
+                limit=limit,
+                reverse=reverse,
+                read=lambda payload: chunks.value(reader, stream.number, payload),
+            ),
         )
 
     async def stop(
@@ -189,7 +210,7 @@ class Executions:
 
         def call(transaction: Transaction) -> list[tuple[Stream, Settled | None]]:
             stopped = lifecycle.stop_with_children(transaction, found.number, reason=reason, now_ms=now_ms)
-            return [(stream, outcome_in(transaction, stream)) for stream in stopped]
+            return [(stream, whole_outcome_in(transaction, stream)) for stream in stopped]
 
         stopped = await self._run(call, needs=Needs((found.number,)))
         for stream, settled in stopped:
@@ -262,11 +283,17 @@ class Executions:
         def call(transaction: Transaction) -> tuple[Stream, Settled | None]:
             stream = control(transaction, found.number, reason=reason, now_ms=now_ms)
             # Read here: by the time that this is committed, someone may have deleted it.
-            return stream, outcome_in(transaction, stream)
+            return stream, whole_outcome_in(transaction, stream)
 
         stream, settled = await self._run(call, needs=Needs((found.number,)))
         self._told(stream, settled)
         return _described(self._reader(), stream, settled)
+
+
+def whole_outcome_in(transaction: Transaction, stream: Stream) -> Settled | None:
+    """The outcome of an execution with its bytes, or None while it has none."""
+    settled = outcome_in(transaction, stream)
+    return settled and chunks.whole_outcome(transaction, stream.number, settled)
 
 
 def find(reader: Reader, which: str, *, namespace: str, function: str | None, type: str = FUNCTION) -> Stream:
@@ -293,7 +320,7 @@ def read_all(reader: Reader, stream: Stream) -> list[Record]:
 
 def describe(reader: Reader, stream: Stream) -> ExecutionInfo:
     """An execution with its outcome, or the reason why it is parked."""
-    return _described(reader, stream, outcome_in(reader, stream))
+    return unless_deleted(reader, stream, lambda: _described(reader, stream, outcome_in(reader, stream)))
 
 
 def _described(reader: Reader, stream: Stream, settled: Settled | None) -> ExecutionInfo:

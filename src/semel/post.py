@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from semel.actor_ref import Message
-from semel.errors import NotFoundError, SemelError
-from semel.executions import deleted_outcome, parked_error
+from semel.errors import JournalCorruptError, NotFoundError, SemelError
+from semel.executions import deleted_outcome, is_there, parked_error, unless_deleted
 from semel.function import FunctionSpec, check_timeout
 from semel.journal import executions as journal
 from semel.journal import messages
@@ -127,11 +127,18 @@ class Starter:
         now = reader.stream(stream.number)
         if now is None or now.uid != stream.uid:
             return deleted_outcome(reader, stream)
-        settled = outcome_in(reader, now)
+        settled = unless_deleted(reader, now, lambda: outcome_in(reader, now))
         return self._whole(now, settled) if settled is not None else await self.wait(now)
 
     def _whole(self, stream: Stream, settled: Settled) -> Settled:
-        return whole_outcome(self._services.reader, stream.number, settled)
+        """The outcome with its bytes, also if the execution was deleted since it was told."""
+        reader = self._services.reader
+        try:
+            return whole_outcome(reader, stream.number, settled)
+        except JournalCorruptError:
+            if is_there(reader, stream):
+                raise
+            return deleted_outcome(reader, stream)
 
     def _least_busy(self) -> Worker:
         if len(self._workers) == 1:

@@ -15,6 +15,7 @@ from semel.errors import (
     ValidationError,
     WrongStatusError,
 )
+from semel.journal import lifecycle
 from semel.store.base import KeyId
 from tests.runtime.places import Place, run, until, until_it
 
@@ -41,6 +42,12 @@ async def long(ctx: Context) -> None:
 async def short_lived(ctx: Context) -> int:
     ran.append("short-lived")
     return 1
+
+
+@durable_function(name="deleting-large")
+async def large(ctx: Context) -> str:
+    await ctx.wait(ms=5)
+    return "x" * 300_000
 
 
 class Till(GenServer[int]):
@@ -154,6 +161,50 @@ def test_who_waits_when_an_execution_is_stopped_and_deleted_is_told(place: Place
                 await asyncio.sleep(0)
             else:
                 return
+
+    run(scenario())
+
+
+def test_a_large_result_reaches_who_waits_although_it_is_deleted_with_the_same_commit(place: Place) -> None:
+    async def scenario() -> None:
+        async with place.engine() as engine:
+            for number in range(20):
+                execution = await engine.start(large, key=f"k{number}")
+                waiting = [asyncio.create_task(execution.result()) for _ in range(2)]
+                waiting.append(asyncio.create_task(engine.run(large, key=f"k{number}")))
+                while True:
+                    await asyncio.sleep(0)
+                    try:
+                        await engine.executions.delete(execution.id)
+                    except WrongStatusError:
+                        continue
+                    break
+                assert [len(answer) for answer in await asyncio.gather(*waiting)] == [300_000] * 3
+
+    run(scenario())
+
+
+def test_a_large_result_is_told_also_once_another_engine_has_deleted_it(tmp_path: Any) -> None:
+    place = Place("memory", tmp_path)
+
+    async def scenario() -> None:
+        async with place.engine() as engine:
+            execution = await engine.start(large, key="k")
+            waiting = asyncio.create_task(execution.result())
+            await until(lambda: len(engine._waiters))
+            settle = engine._waiters.settle
+
+            def deleted_meanwhile(number: int, settled: Any) -> None:
+                store = engine._store
+                transaction = store.begin([])
+                transaction.attempt(
+                    lambda t: lifecycle.delete(t, number, retention_ms=10**9, now_ms=engine._clock.now_ms())
+                )
+                store.commit(transaction)
+                settle(number, settled)
+
+            engine._waiters.settle = deleted_meanwhile  # type: ignore[method-assign]
+            assert len(await waiting) == 300_000
 
     run(scenario())
 

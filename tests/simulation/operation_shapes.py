@@ -382,7 +382,7 @@ ABANDONED = frozenset(f"returned {[[value], 2]!r}" for value in (1, 2, None, "la
 
 
 # A crash gives the answer time to come before the other branch ends.
-ABANDONED = frozenset({"returned [['late'], 2]"})
+LATE_ANSWER = frozenset({"returned [['late'], 2]"})
 
 
 def _run(name: str, function: Any, *arguments: Any, **fields: Any) -> Shape:
@@ -400,7 +400,7 @@ def operation_shapes() -> list[Shape]:
         _run("callback race", callback_race, has_answers=True),
         _run("callback race, evicted", callback_race, has_answers=True, limits=evicting),
         _run("callback ends", callback_ends, has_answers=True, outcomes=frozenset({f"returned {TOO_LATE!r}"})),
-        _run("callback abandoned", callback_abandoned, has_answers=True, outcomes=ABANDONED),
+        _run("callback abandoned", callback_abandoned, has_answers=True, outcomes=LATE_ANSWER),
         _run("callback cancelled", callback_cancelled, has_answers=True, outcomes=frozenset({"returned 'late'"})),
         *(
             _run(f"callback shared{title}", callback_shared, has_answers=True, limits=limits, outcomes=SHARED)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from semel.testing import Report, explore
-from tests.simulation.corpus import SHAPES, explore_shape, found_seeds
+from tests.simulation.corpus import LARGE, SHAPES, explore_shape, found_seeds
 
 Explored = Callable[[str, str], Report]
 
@@ -34,6 +34,14 @@ def test_a_seed_that_found_something_finds_nothing_more(name: str, seed: int) ->
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_survives_every_pair_of_crashes_on_sqlite(name: str) -> None:
     report = explore(SHAPES[name], store="sqlite", kinds=("crash", "pair"))
+    assert not report.found, complain(report)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("name", [shape.name for shape in LARGE])
+def test_a_large_shape_survives_every_plan_in_memory(name: str) -> None:
+    report = explore(SHAPES[name])
     assert not report.found, complain(report)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from semel.function import PER_RETRY
+from semel.journal.chunks import whole_outcome
 from semel.journal.executions import kept_outcome
 from semel.journal.outcomes import settled_in
 from semel.kernel.entry import ARRIVING, Controlled, Effect, HeartbeatReceived, Kind, Settled, Started, Status
@@ -140,6 +141,8 @@ class Audit:
         key = transaction.changed_keys.get(id)
         last = trail.rows[-1]
         outcome = settled_in(codec.decode(last.body, stream=last.stream, seq=last.seq), stream.uid)
+        if outcome is not None:
+            outcome = whole_outcome(trail, stream.number, outcome)
         if key is None or kept_outcome(key) != outcome or key.operation != stream.uid:
             trail.report("J10", f"it was deleted, and its key says {key!r}, expected {outcome!r}")
 

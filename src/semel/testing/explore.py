@@ -67,17 +67,19 @@ def explore(
     store: StoreName = "memory",
     kinds: tuple[Kind, ...] = ALL,
     pairs: float = 1.0,
+    plans_max: int | None = None,
     seed: int = 0,
 ) -> Report:
     """Run a scenario once undisturbed, then once for every crash, pair of crashes, arrival, takeover and so on.
 
     A crash lies before or after each write; the second of a pair is counted from the restart, and
-    `pairs` is the share of them that is run, chosen by `seed`. Every run must come to the
+    `pairs` is the share of them that is run, chosen by `seed`. `plans_max` is how many of each kind
+    but single crashes are run, chosen likewise; None means all. Every run must come to the
     outcome of the undisturbed one and keep every rule; `Report.found` has those that did not.
     A line whose body blocks (a file, a socket, a process) is a RuntimeWarning.
     """
     with silence(), warnings_of_blocking():
-        return _Explorer(shape, store, kinds, pairs, seed).run()
+        return _Explorer(shape, store, kinds, pairs, seed=seed, plans_max=plans_max).run()
 
 
 def run_once(
@@ -126,7 +128,9 @@ class _Explorer:
         store: StoreName,
         kinds: tuple[Kind, ...],
         pairs: float,
+        *,
         seed: int,
+        plans_max: int | None,
     ) -> None:
         self.shape = as_shape(shape)
         self.store: StoreName = store
@@ -134,6 +138,7 @@ class _Explorer:
         self.kinds = kinds
         self.pairs = pairs
         self.seed = seed
+        self.plans_max = plans_max
         self.luck = random.Random(f"{self.shape.name} {seed}")  # noqa: S311  # which plans are run
         self.report = Report(self.shape.name, store, 0, Counter(), Counter(), 0, 0, [])
         self.outcomes: frozenset[str] = frozenset()
@@ -146,11 +151,18 @@ class _Explorer:
         if record.violations:
             return self.report
         for kind in self.kinds:
-            for plan in self._plans(kind, writes):
+            for plan in self._chosen(kind, writes):
                 run = self._run(plan, kind)
                 if kind == "crash":
                     self.alone[plan] = run
         return self.report
+
+    def _chosen(self, kind: Kind, writes: int) -> Iterator[Plan] | list[Plan]:
+        """The plans of a kind that are run."""
+        if kind == "crash" or self.plans_max is None:
+            return self._plans(kind, writes)
+        plans = list(self._plans(kind, writes))
+        return plans if len(plans) <= self.plans_max else self.luck.sample(plans, self.plans_max)
 
     def _world(self, plan: Plan) -> Run:
         return World(self.shape, self.places.open(self.seed), plan=plan, seed=self.seed).run()
