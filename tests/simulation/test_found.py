@@ -27,7 +27,7 @@ FOUND: dict[str, tuple[str, Plan]] = {
     "a resume lets a step begin": ("retry beside", ((Arrival(4, "after", "outside pause"),),)),
     # The holder asked the journal whether its time was over, was told that it had been stopped, and kept holding on.
     "a deadline finds that it was stopped": ("timed out in a wait", ((Arrival(4, "after", "outside stop"),),)),
-    # Who waited was told an outcome whose bytes were in chunks, and those went with the execution before they were read.
+    # Who waited was told an outcome whose bytes were in chunks, which went with the execution before they were read.
     "a large outcome that is deleted as it is told": ("large values", ((Arrival(7, "after", "outside delete"),),)),
     # It was claimed because its time was over, paused before that was written, and then held by a body not begun.
     "a deadline finds that it was paused": (
