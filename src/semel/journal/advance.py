@@ -6,7 +6,8 @@ the body did with it are durable together or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -56,7 +57,8 @@ class Advance:
     """One append of a holder.
 
     `seen` is the last seq the holder has looked at, `operations` its fold up to there. What arrived
-    since changes nothing of what only the holder settles. `awaited` are the open operations that others settle.
+    since changes nothing of what only the holder settles. `awaited` are the open operations that others settle,
+    `timed` those of `operations` that have a time set, if that is known.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Advance:
         lease: Lease,
         *,
         seen: int,
-        operations: Mapping[str, Operation],
+        operations: MutableMapping[str, Operation],
         updates: Sequence[Update | Deliver | EndTurn],
         now_ms: int,
         then: Then = Then.KEEP,
@@ -72,6 +74,7 @@ class Advance:
         turn: str = "",
         retention_ms: int = 0,
         awaited: Collection[str] = (),
+        timed: Mapping[str, Operation] | None = None,
     ) -> None:
         self.lease = lease
         self.seen = seen
@@ -83,6 +86,7 @@ class Advance:
         self.turn = turn
         self.retention_ms = retention_ms
         self.awaited = awaited
+        self.timed = timed
 
 
 # Found once: an enum's class looks a member up through a hook of its metaclass, at the price of a call.
@@ -197,7 +201,7 @@ def _tell_others(
             if operation.kind is Kind.CHAINED_INVOKE:
                 others.append(executions.start_child(transaction, stream, operation, now_ms=update.at_ms))
     if awaited:
-        everything = {**request.operations, **changes}
+        everything = ChainMap(changes, request.operations)
         for operation in changes.values():
             if operation.status in SETTLED and operation.kind in _SCOPES:
                 scope = "" if operation.kind is _EXECUTION else operation.id
@@ -231,7 +235,9 @@ def _leave(
         scope = _outcome_of(changes)
         fields.update(wake_ms=None, status=scope.status.value, ended_ms=time_ms)
         return
-    wake_ms = next_wake({**request.operations, **changes})
+    # Not a copy of everything: a stream that suspends a thousand times would copy a thousand times more.
+    timed = None if request.timed is None else {**request.timed, **changes}
+    wake_ms = next_wake(ChainMap(changes, request.operations), timed=timed)
     if request.then is Then.YIELD:
         wake_ms = request.now_ms
     elif stream.head > request.seen:

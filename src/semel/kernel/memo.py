@@ -7,7 +7,7 @@ them is part of what it computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -76,15 +76,14 @@ class Memo:
         self._differing: list[str] = []
 
     @classmethod
-    def of(cls, records: Iterable[Record], *, scope: str) -> Memo:
-        """Fold the records of a stream into the memo of `scope` ("" for a function's body)."""
-        everything: dict[str, Operation] = {}
+    def of(cls, records: Iterable[Record], *, scope: str, folded: Mapping[str, Operation] | None = None) -> Memo:
+        """The memo of `scope` ("" for a function's body) from the records of a stream, and what they fold to."""
+        everything = folded if folded is not None else fold_of(records)
         settled: list[tuple[str, int]] = []
         arrivals: list[str] = []
         for record in records:
             at_ms = record.time_ms + record.entry.offset_ms
             entry = record.entry
-            fold(everything, [(entry, at_ms)])
             if isinstance(entry, Delivered):
                 settled.append((entry.operation, at_ms))
             elif isinstance(entry, Settled) and not entry.requested:
@@ -172,6 +171,15 @@ class Memo:
         """Whether every recorded completion has been delivered."""
         return self._position >= len(self._completions)
 
+    def let_go(self) -> None:
+        """The recorded completions are delivered: what they carried is not needed any more."""
+        for completion in self._completions:
+            operation = self.operations[completion.operation.id]
+            if operation.status in SETTLED:
+                self.operations[operation.id] = operation.without_values()
+        self._completions = []
+        self._position = 0
+
     def arrived(self, operation: Operation) -> None:
         """Somebody else changed a recorded operation while this run goes on."""
         if operation.id in self.operations:
@@ -255,12 +263,19 @@ class Memo:
         return NonDeterminismError(mismatch.operation, recorded, requested, report, stream=self.stream)
 
 
+def fold_of(records: Iterable[Record]) -> dict[str, Operation]:
+    """The operations of a stream."""
+    operations: dict[str, Operation] = {}
+    fold(operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
+    return operations
+
+
 def is_patch(operation: Operation) -> bool:
     """Whether it is the marker of a patch. No code asks for it or waits for it."""
     return operation.start is not None and operation.start.subtype == PATCH
 
 
-def _visible(everything: dict[str, Operation], operation: Operation, scope: str) -> bool:
+def _visible(everything: Mapping[str, Operation], operation: Operation, scope: str) -> bool:
     """Whether a replay of the scope asks for the operation: not inside a context that answers for itself."""
     parent = operation.parent
     while parent != scope:

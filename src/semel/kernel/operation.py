@@ -170,6 +170,15 @@ class Operation(Struct, frozen=True, gc=False):
     def version(self) -> str:
         return "" if self.start is None else self.start.version
 
+    def without_values(self) -> Operation:
+        """The same with neither its result nor what it began with."""
+        start = self.start
+        if start is not None and start.payload is not None:
+            start = msgspec.structs.replace(start, payload=None)
+        elif self.result is None:
+            return self
+        return msgspec.structs.replace(self, result=None, start=start)
+
 
 def decide(operation: Operation | None, update: Update, time_ms: int) -> tuple[Entry, ...]:
     """Return what the update records in a record of `time_ms`, or raise IllegalTransitionError.
@@ -366,12 +375,12 @@ def due(operations: Mapping[str, Operation], now_ms: int) -> list[Update]:
     return [Update(operation.id, operation.kind, action, now_ms) for _, operation, action in ripe]
 
 
-def next_wake(operations: Mapping[str, Operation]) -> int | None:
-    """When time next asks for something, or None (J11)."""
+def next_wake(operations: Mapping[str, Operation], *, timed: Mapping[str, Operation] | None = None) -> int | None:
+    """When time next asks for something, or None (J11). `timed` are those that have a time set, if that is known."""
     return min(
         (
             operation.due_ms
-            for operation in operations.values()
+            for operation in (operations if timed is None else timed).values()
             if operation.due_ms is not None
             and due_action(operation) is not None
             and not is_frozen(operations, operation)

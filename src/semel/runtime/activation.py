@@ -27,7 +27,7 @@ from semel.kernel import values
 from semel.kernel.entry import ARRIVING, HeartbeatReceived, Kind, Payload, Record, Settled
 from semel.kernel.mailbox import Mailbox
 from semel.kernel.memo import Memo
-from semel.kernel.operation import Operation, Update, fold
+from semel.kernel.operation import Operation, Update
 from semel.runtime.alarm import Alarm
 from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable
 from semel.runtime.invocation import End, outcome_of
@@ -106,8 +106,7 @@ class Activation:
         if self.spec.durability is None:
             self._mailbox.forget_turns()
         self.holder.seen = max(self.holder.seen, records[-1].seq if records else 0)
-        fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
-        self.holder.note(self.holder.operations)
+        self.holder.load(records)
         if self.spec.durability is not None and self._mailbox.snapshot is not None:
             self._state = whole(self.services.reader, self.stream.number, self._mailbox.snapshot).data
             self._restore()
@@ -387,7 +386,7 @@ class Activation:
         for name, operation in changes.items():
             if operation.kind is Kind.MESSAGE and operation.ended_ms is not None:
                 for inner in (name, *self._inside.pop(name, ())):
-                    self.holder.operations.pop(inner, None)
+                    self.holder.forget(inner)
 
     def _message_of(self, operation: Operation) -> str:
         """The message in whose turn an operation is."""

@@ -153,6 +153,7 @@ class Body(BodySeam):
             self._deliver_recorded(completion)
             return True
         self._is_replaying = False
+        self.memo.let_go()
         for slot in self._slots.values():
             if slot.recorded is not None and slot.recorded.status is Status.CANCELLED and slot.kind is not Kind.CONTEXT:
                 raise self.memo.not_cancelled(slot.recorded)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
-
-import msgspec
+from collections.abc import Callable, Iterable, Mapping
 
 from semel.errors import (
     ConflictError,
@@ -32,6 +30,7 @@ from semel.store import codec
 from semel.store.base import KeyId, Needs, Stream, Transaction
 
 logger = logging.getLogger("semel.holder")
+WITH_VALUES_MAX = 256  # operations of one stream that keep their values in memory for a while
 
 
 class _Flight(Advance, Job):
@@ -45,6 +44,7 @@ class _Flight(Advance, Job):
         self.updates = holder.outbox.copy()
         # What is recorded last was recorded just now.
         self.awaited = holder.awaited.copy() if holder.awaited else ()
+        self.timed = holder.timed
         self.now_ms = self.updates[-1].at_ms if self.updates else holder.services.clock.now_ms()
         self.then = then
         self.base = base
@@ -83,6 +83,8 @@ class Holder:
         self.outbox: list[Update | Deliver | EndTurn] = []
         self.record = self.outbox.append  # puts an update into the next append
         self.awaited: dict[str, None] = {}  # open operations that others settle
+        self.timed: dict[str, Operation] = {}  # open operations that have a time set
+        self._with_values: list[str] = []  # operations whose values may be dropped
         self.in_flight = False
         self.refused: _Flight | None = None
         self.keys: list[KeyId] = []
@@ -111,15 +113,48 @@ class Holder:
             self._on_lost(error)
             return
         if advanced.changes:
-            self.operations.update(advanced.changes)
+            self.fold_in(advanced.changes)
             if advanced.is_awaiting:
                 self.note(advanced.changes)
+            if len(self._with_values) >= WITH_VALUES_MAX:
+                self.drop_values()
         self.stream = advanced.stream
         if advanced.append is not None and advanced.seq == self.seen + 1:
             self.seen = advanced.stream.head
         for touched in advanced.others:
             self.services.touched(touched)
         self._on_durable(advanced, then)
+
+    def load(self, records: Iterable[Record]) -> None:
+        """Fold what is recorded."""
+        operations: dict[str, Operation] = {}
+        fold(operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
+        self.fold_in(operations)
+        self.note(operations)
+
+    def fold_in(self, changes: Mapping[str, Operation]) -> None:
+        """Operations are as they are in `changes`."""
+        self.operations.update(changes)
+        self._with_values += changes
+        timed = self.timed
+        for name, operation in changes.items():
+            if operation.due_ms is not None:
+                timed[name] = operation
+            elif timed:
+                timed.pop(name, None)
+
+    def forget(self, operation: str) -> None:
+        """An operation is not asked about again."""
+        self.operations.pop(operation, None)
+        self.timed.pop(operation, None)
+
+    def drop_values(self) -> None:
+        """Keep the statuses and times of operations only: their values are delivered, or on disk."""
+        names, self._with_values = self._with_values, []
+        for name in names:
+            operation = self.operations.get(name)
+            if operation is not None:
+                self.operations[name] = operation.without_values()
 
     def note(self, changes: Mapping[str, Operation]) -> None:
         """Keep count of the open operations that others settle."""
@@ -138,6 +173,7 @@ class Holder:
         name = getattr(entry, "operation", "")
         operation = self.operations.get(name)
         if operation is not None:
+            self.fold_in({name: operation})
             self.note({name: operation})
         return operation
 
@@ -249,13 +285,3 @@ def is_refused(error: BaseException) -> bool:
 def is_expected(error: BaseException) -> bool:
     """Whether losing a stream with this error is part of normal life."""
     return isinstance(error, (LeaseLost, StoreError))
-
-
-def without_results(operations: dict[str, Operation]) -> None:
-    """Drop payloads that were delivered: a resident needs statuses and times only."""
-    for name, operation in operations.items():
-        if operation.result is not None or operation.payload is not None:
-            start = operation.start
-            if start is not None and start.payload is not None:
-                start = msgspec.structs.replace(start, payload=None)
-            operations[name] = msgspec.structs.replace(operation, result=None, start=start)

@@ -20,14 +20,14 @@ from semel.function import FunctionSpec, step_options
 from semel.journal.advance import Advanced, Then
 from semel.journal.lifecycle import TimedOut, time_out
 from semel.kernel.entry import ARRIVING, Kind, Record, Settled, Started
-from semel.kernel.memo import Memo
-from semel.kernel.operation import Update, fold
+from semel.kernel.memo import Memo, is_patch
+from semel.kernel.operation import Update
 from semel.kernel.size import entry_size
 from semel.kernel.values import ErrorData
 from semel.retry import NEVER
 from semel.runtime.alarm import Alarm
 from semel.runtime.body import Body
-from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable, without_results
+from semel.runtime.holder import Holder, is_expected, is_refused, is_retryable
 from semel.runtime.meter import Meter
 from semel.runtime.outcome import RecordedError, failed, succeeded
 from semel.runtime.present_code import PresentCode
@@ -97,9 +97,8 @@ class Invocation:
         if not isinstance(started, Started) or started.kind is not Kind.EXECUTION:
             raise AssertionError(f"stream {self.stream.uid}: its first entry is {started!r}, expected a start")
         self.holder.seen = max(self.holder.seen, records[-1].seq if records else 0)
-        fold(self.holder.operations, [(record.entry, record.time_ms + record.entry.offset_ms) for record in records])
-        self.holder.note(self.holder.operations)
-        memo = Memo.of(records, scope="") if len(records) > 1 else Memo({}, [])
+        self.holder.load(records)
+        memo = Memo.of(records, scope="", folded=self.holder.operations) if len(records) > 1 else Memo({}, [])
         memo.stream, memo.is_strict = self.stream.uid, self.spec.is_strict
         memo.code = PresentCode(self.spec.function, is_unchanged=partial(_is_version, self.spec, started.version))
         self.body = Body(
@@ -124,8 +123,10 @@ class Invocation:
     def _meter(self, records: list[Record]) -> Meter:
         """Counts that go on from what is recorded."""
         meter = Meter(self.services.limits, f"execution {self.stream.key!r} of {self.stream.name}", is_bounded=True)
+        folded = self.holder.operations.values()
         meter.begin(
-            operations=len(self.holder.operations) - 1,  # the execution itself is not one that it asked for
+            # Neither the execution itself nor a patch is one that it asked for.
+            operations=sum(one.kind is not Kind.EXECUTION and not is_patch(one) for one in folded),
             size=sum(entry_size(record.entry) for record in records),
             value=entry_size(records[0].entry),
         )
@@ -365,7 +366,7 @@ class Invocation:
             if isinstance(settled, Settled):
                 self._on_outcome(advanced.stream, settled)
         elif then is not Then.KEEP:
-            without_results(self.holder.operations)
+            self.holder.drop_values()
             self._is_ended = True
             self.body.is_paused = False
             if self._deadline is not None:

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import logging
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,7 @@ class BodySeam:
         self._timers: dict[asyncio.TimerHandle, Slot] = {}
         self._scopes: dict[str, str] = {}
         self._closed_scopes: set[str] = set()
+        self._inside: defaultdict[str, list[str]] = defaultdict(list)  # what was asked for in each open scope
         self._is_replaying = not memo.is_used_up
         self._is_retracing = bool(memo.operations)  # up to the first rest, an earlier run came this way
         self._randoms: dict[str, random.Random] = {}
@@ -286,6 +288,7 @@ class BodySeam:
         )
         if frame.scope:
             slot.parent = frame.scope
+            self._inside[frame.scope].append(slot.id)
         if subtype:
             slot.subtype = subtype
         if self._has_memo:
@@ -444,13 +447,16 @@ class BodySeam:
     def _freeze_inside(self, scope: str) -> None:
         """A scope has settled: what is open inside stays as it stands, and comes to no end any more (J7)."""
         self._closed_scopes.add(scope)
-        for slot in [slot for slot in self._slots.values() if self._is_closed(slot.parent)]:
-            del self._slots[slot.id]
-            slot.phase = DONE
-            slot.is_frozen = True
-            for waiter, where in slot.waiters:  # those outside would wait for ever; those inside are over
-                if not waiter.done() and not self._is_closed(where):
-                    waiter.set_result(None)
+        for name in self._inside.pop(scope, ()):
+            slot = self._slots.pop(name, None)
+            if slot is not None:
+                slot.phase = DONE
+                slot.is_frozen = True
+                for waiter, where in slot.waiters:  # those outside would wait for ever; those inside are over
+                    if not waiter.done() and not self._is_closed(where):
+                        waiter.set_result(None)
+            if name in self._inside:
+                self._freeze_inside(name)
 
     def _is_closed(self, scope: str) -> bool:
         while scope:

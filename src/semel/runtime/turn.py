@@ -90,10 +90,7 @@ class Turn:
         try:
             arguments = tuple(self.body.read(self.message.payload) or ())
             method = self._spec.method(self.message.name)
-        except (
-            ReplayError,
-            StoreError,
-        ) as error:  # this code does not know the handler, or a class among the arguments
+        except (ReplayError, StoreError) as error:  # this code does not know the handler, or cannot read an argument
             raise self.body.diverged(error) from None
         if method.is_async:
             return await method.function(actor, Context(self.body), *arguments)
