@@ -48,6 +48,7 @@ test-pythons:
 	@PYTHONS="$(PYTHONS)" PYTHONS_MIN="$(PYTHONS_MIN)" scripts/test-pythons
 
 bench: $(READY)
+	@$(PY) -m benchmarks.replay
 	@$(PY) -m benchmarks
 
 bench-peers:
