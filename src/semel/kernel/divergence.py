@@ -17,7 +17,8 @@ what this run asks for there, the first rule that fits decides:
 5. q is not recorded. r is still mentioned in the code, after q and not on the line it was recorded from: *call
    added*; still mentioned otherwise: *other branch taken*. r is mentioned nowhere: *call renamed* if
    the kinds are the same, else *kind changed*. Not known: *renamed* if the kinds are the same, else *added*.
-6. The run asks for nothing at the place. r is still mentioned: *other branch taken*; else: *call removed*.
+6. The run asks for nothing at the place. r is a branch of a map or parallel, or is still mentioned:
+   *other branch taken*; else: *call removed*.
 
 What the code mentions is asked of `Code`, which reads compiled code. A name that is put together
 at run time is mentioned nowhere, and then rules 3 to 6 may take a skipped call for a removed one.
@@ -39,6 +40,7 @@ TIMER: Final = "timer"
 NOTHING: Final = "nothing at that place"
 ENDED: Final = "nothing, and ended"
 WORDS: Final = {(Kind.WAIT, TIMER): ("sleep", "timeout", "timeout_at", "wait_for"), (Kind.WAIT, ""): ("wait",)}
+BRANCHES: Final = frozenset({"MapIteration", "ParallelBranch"})
 _TEXT_MAX: Final = 160
 _NAME_MAX: Final = 48  # in a sentence
 
@@ -226,6 +228,8 @@ class _Judgement:
 
     def _nothing(self, instead: str) -> Verdict:
         """Rule 6."""
+        if self.recorded.subtype in BRANCHES:
+            return self._fewer_branches()
         if self.is_mentioned:
             return self._other_branch()
         branch = _position(self.recorded)[0]
@@ -238,6 +242,12 @@ class _Judgement:
         does = "ended without it" if instead == ENDED else "waits for something else"
         said = f"{what} was removed: where it was recorded, this run {does}{self._nowhere()}"
         return Cause.REMOVED, said, False
+
+    def _fewer_branches(self) -> Verdict:
+        batch = self.history.recorded.get(self.recorded.parent)
+        named = "the batch" if batch is None else _short(_label(batch), batch.name)
+        said = f"{named} has fewer items or branches than when it was recorded: {self.was} is not among them"
+        return Cause.OTHER_BRANCH, said, False
 
     def _other_branch(self) -> Verdict:
         if self._went_by():
@@ -297,7 +307,8 @@ def _is_same_kind(operation: Operation, asked: Asked) -> bool:
 
 
 def _label(what: Operation | Asked) -> str:
-    return f"{what.kind} ({what.subtype})" if what.subtype else str(what.kind)
+    """What people call it: a child context or step by its subtype, if it has one."""
+    return what.subtype if what.subtype and what.kind in (Kind.CONTEXT, Kind.STEP) else str(what.kind)
 
 
 def _is_same(operation: Operation, asked: Asked) -> bool:
@@ -306,7 +317,7 @@ def _is_same(operation: Operation, asked: Asked) -> bool:
 
 def spelled(what: Operation | Asked) -> str:
     """An operation in a sentence, with its source."""
-    return spell(_label(what), what.name, what.source)
+    return spell(f"{what.kind} ({what.subtype})" if what.subtype else what.kind, what.name, what.source)
 
 
 def spell(kind: str, name: str, source: str = "") -> str:

@@ -159,8 +159,14 @@ class Memo:
         completion = self._completions[self._position]
         operation = completion.operation
         if has_ended or operation.id not in self._asked:
-            raise self._mismatch(operation, None, instead=ENDED if has_ended else NOTHING)
+            raise self._mismatch(self._first_missed(operation), None, instead=ENDED if has_ended else NOTHING)
         return completion
+
+    def _first_missed(self, operation: Operation) -> Operation:
+        """The outermost scope around an operation that this run has not asked for either."""
+        while (scope := self.operations.get(operation.parent)) is not None and scope.id not in self._asked:
+            operation = scope
+        return operation
 
     def advance(self) -> None:
         """The upcoming completion has been delivered."""

@@ -166,7 +166,8 @@ def _table(report: DivergenceReport, width: int) -> list[str]:
     for row, one, other in zip(rows, lefts, rights, strict=True):
         if row.skipped:
             lines.append(f"{' ' * _INDENT}… {_counted(row.skipped)}")
-        mark = ("  > " if row.is_first else "    ") + _fit(row.operation, ids).ljust(ids) + "  "
+        signs = ("*" if row.has_other_arguments else " ") + (">" if row.is_first else " ")
+        mark = f" {signs} {_fit(row.operation, ids):<{ids}}  "
         what, status, place = one
         if is_wide:
             recorded = f"{what:<{kinds}}  {status:<{statuses}}  {place}"
@@ -194,7 +195,7 @@ def _cells(side: Side) -> tuple[str, str, str]:
 def _right(report: DivergenceReport, row: Row) -> tuple[str, str]:
     side = row.asked
     if side is not None:
-        return (f"{side.what} *" if row.has_other_arguments else side.what), side.source
+        return side.what, side.source
     return (report.instead if row.is_first else "(not reached)"), ""
 
 

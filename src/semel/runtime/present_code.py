@@ -14,7 +14,7 @@ from types import CodeType, FunctionType
 from typing import Any, Final
 
 from semel.calls import place
-from semel.function import StepOptions
+from semel.function import FunctionSpec, StepOptions
 from semel.runtime.body_loop import BodyLoop
 
 FUNCTIONS_MAX: Final = 200
@@ -86,7 +86,7 @@ def _texts(function: Any, owner: type | None) -> Iterator[_Text]:
             for name in text.mentions:
                 found = inspect.unwrap(known[name]) if callable(known.get(name)) else None
                 is_ours = str(getattr(found, "__module__", "")).partition(".")[0] == package
-                if isinstance(found, FunctionType) and is_ours and id(found) not in seen and not _step_name(found):
+                if isinstance(found, FunctionType) and is_ours and id(found) not in seen and not _given_name(found):
                     seen.add(id(found))
                     waiting.append(found)
 
@@ -111,10 +111,10 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _step_name(thing: object) -> str:
-    """The name given to a step by its decorator, or ""."""
-    options = getattr(thing, "__semel_step__", None)
-    return options.name if isinstance(options, StepOptions) else ""
+def _given_name(thing: object) -> str:
+    """The name given to a step or durable function by its decorator, or ""."""
+    known = getattr(thing, "__semel_step__", None) or getattr(thing, "__semel_function__", None)
+    return known.name if isinstance(known, StepOptions | FunctionSpec) else ""
 
 
 class _Text:
@@ -134,7 +134,7 @@ class _Text:
             if instruction.opname.startswith("LOAD_"):
                 for name in _names(instruction.argval):
                     self._mention(name, at)
-                    alias = _step_name(known.get(name))
+                    alias = _given_name(known.get(name))
                     if alias and alias != name:
                         self._mention(alias, at)
 
