@@ -7,7 +7,6 @@ each beginning of it, to a beginning of the same events.
 
 from __future__ import annotations
 
-import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -15,14 +14,10 @@ from typing import Any
 from msgspec import Struct
 
 from semel import Limits
-from semel.context import Context
-from semel.errors import Evicted
+from semel.function import function_spec
 from semel.kernel import values
-from semel.kernel.entry import Kind, Record, Settled, Started
-from semel.kernel.memo import Memo
-from semel.runtime.body import Body
-from semel.runtime.invocation import ROOT
-from semel.runtime.services import Services
+from semel.kernel.entry import Record, Settled
+from semel.runtime.rehearsal import Verdict, rehearse
 from semel.store import codec
 from semel.testing import Client, Crash, Plan, Shape, Violation, World
 from semel.testing.place import MemoryPlace
@@ -34,6 +29,7 @@ from tests.simulation.programs import program
 
 ORDERS = 5
 KEY = "k"
+READER = MemoryPlace(0).open()  # of a journal with the same id; no value is so large that it is kept apart
 PATIENT = {"poll_ms": 600_000, "lease_ms": 86_400_000}
 
 
@@ -190,67 +186,28 @@ def difference(wanted: list[str], found: list[str]) -> str:
     return f"{found[at]!r} at event {at}, expected {wanted[at]!r}"
 
 
-class _StoppedClock:
-    def now_ms(self) -> int:
-        return 0
-
-
-class _NoThreads:
-    """What a body is given that begins no step and appends nothing."""
-
-    def enqueue(self, job: Any) -> None:
-        raise AssertionError(f"a replay appends {job!r}")
-
-
 class Replay:
-    """The code run over the records of its stream, by itself: no step begins, and nothing is due any more."""
+    """The code run over the records of its stream, by itself, as `semel check` does: nothing begins, nothing is due.
+
+    `problem` says how it went another way than the records, empty if it did not.
+    """
 
     def __init__(self, trail: Trail, records: list[Record]) -> None:
-        self.record: list[str] = []
-        self.replayed = 0
-        self.problem = ""
-        started = records[0].entry
-        assert isinstance(started, Started)
-        assert started.kind is Kind.EXECUTION
-        assert started.payload is not None
-        services = Services(
-            loop=None,
-            clock=_StoppedClock(),
-            committer=_NoThreads(),
-            reader=None,
-            journal_id="",
-            limits=Limits(),
-            entropy=random.Random(0),
-        )
-        body = Body(
-            services,
-            memo=Memo.of(records, scope=""),
-            scope="",
-            lineage=ROOT,
-            origin=trail.stream.origin or trail.stream.uid,
-            uid=trail.stream.uid,
-            record=lambda update: None,
-            at_rest=lambda: None,
-            time_out=lambda operation: False,
-        )
         program_body.on_begin.append(self._begun)
         try:
-            body.start(
-                run_program(Context(body), *values.decode(started.payload.data)),
-                now_ms=records[0].time_ms + started.offset_ms,
-            )
+            open_records = without_end(records, trail.stream.uid)
+            finding = rehearse(function_spec(run_program), trail.stream, open_records, reader=READER)
         finally:
             program_body.on_begin.remove(self._begun)
-        self.record = list(self._player.record)
+        self.problem = "" if finding.verdict is Verdict.SAFE else f"{finding.verdict}: {finding.reason}"
+        self.record = list(self._record)
         self.replayed = self._player.replayed
-        if body.divergence is not None:
-            self.problem = f"it diverged: {body.divergence}"
-        elif isinstance(records[-1].entry, Settled) and records[-1].entry.operation == trail.stream.uid:
-            if not body.is_done:
-                self.problem = f"it has not ended, after {self.record[-3:]}"
-            else:
-                body.memo.check_all_asked()
-        body.evict(Evicted, "a replay")
 
     def _begun(self, player: Player) -> None:
         self._player = player
+        self._record = player.record
+
+
+def without_end(records: list[Record], uid: str) -> list[Record]:
+    """The records of an execution as if it had its outcome still to come."""
+    return [one for one in records if not (isinstance(one.entry, Settled) and one.entry.operation == uid)]

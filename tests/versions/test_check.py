@@ -76,6 +76,22 @@ def test_no_step_runs_and_nothing_is_written() -> None:
     assert (data.streams, data.rows, data.keys) == before
 
 
+async def note_id(callback_id: str) -> None:
+    RAN.append(len(callback_id))
+
+
+async def gives_its_callback_away(ctx: Context) -> Any:
+    call = await ctx.create_callback(name="answer", timeout_ms=100)
+    await ctx.step(note_id, call.id)
+    return await ctx.wait_for_callback(note_id, timeout_ms=100)
+
+
+def test_the_id_of_a_callback_is_that_of_the_journal() -> None:
+    assert {check(prefix, gives_its_callback_away).verdict for prefix in prefixes_of(gives_its_callback_away)[1]} == {
+        "safe"
+    }
+
+
 async def renamed(ctx: Context) -> list[int]:
     first = await ctx.step(give, 1)
     await ctx.wait(ms=100, name="night")

@@ -108,7 +108,7 @@ class _Services(Services):
             clock=_Clock(now_ms),
             committer=cast("Any", None),
             reader=reader,
-            journal_id="rehearsal",
+            journal_id=reader.journal_id,  # the ids of callbacks are made of it
             limits=limits,
             entropy=random.Random(0),  # noqa: S311  # jitter of retries that never come
         )

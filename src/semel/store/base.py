@@ -197,6 +197,8 @@ class KeyScan(Struct, frozen=True, gc=False):
 class Reader(Protocol):
     """What can be read. A reader sees committed rows only."""
 
+    journal_id: str
+
     def stream(self, number: int) -> Stream | None: ...
     def stream_by_uid(self, uid: str) -> Stream | None: ...
     def stream_by_address(self, address: Address) -> Stream | None:
@@ -257,8 +259,6 @@ class Reader(Protocol):
 
 class Store(Reader, Protocol):
     """A place for journals. Every method may raise StoreError, and nothing else of its own."""
-
-    journal_id: str
 
     def begin(self, needs: Iterable[Needs]) -> Transaction:
         """Open a batch, with the rows that its calls will read fetched together."""

@@ -40,6 +40,7 @@ class SqliteReader:
         self._process = os.getpid()
         self._closed = False
         self._failure = ""
+        self.journal_id: str = self._read(sql.JOURNAL_ID, ())[0][0]
         self._key_statement = sql.KEY if schema_version(database) > 1 else sql.KEY_OF_VERSION_1
 
     def stream(self, number: int) -> Stream | None:
@@ -145,7 +146,6 @@ class SqliteStore(SqliteReader):
         # reading each row again before each of its appends.
         self._held: dict[int, Stream] = {}
         self._held_actors: dict[Address, int] = {}
-        self.journal_id: str = self._read(sql.JOURNAL_ID, ())[0][0]
         self._last_number: int = self._read(sql.LAST_NUMBER, ())[0][0]
 
     @classmethod
