@@ -71,7 +71,7 @@ def programs(request: pytest.FixtureRequest) -> Callable[[range], Tally]:
     def ask(numbers: range) -> Tally:
         total = Tally(found=[])
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=settle_in) as pool:
+        with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=silence) as pool:
             chunks = [numbers[first : first + CHUNK] for first in range(0, len(numbers), CHUNK)]
             for tally in pool.map(explore_programs, chunks):
                 total.add(tally)

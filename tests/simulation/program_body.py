@@ -56,7 +56,9 @@ class Player:
         self._background: list[asyncio.Task[int]] = []
 
     def note(self, node: int, what: object) -> None:
-        """Something happened at a node."""
+        """Something happened at a node. What happens while the body leaves memory is not of the program."""
+        if self.ctx._seam.closed is not None:
+            return
         event = f"{node} {what}"
         self.digest = zlib.crc32(event.encode(), self.digest)
         self.record.append(event)

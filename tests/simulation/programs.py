@@ -16,21 +16,21 @@ from msgspec import Struct
 
 # What a leaf does, and how often it is chosen.
 LEAVES: Final = {
-    "step": 9,
+    "step": 7,
     "sync step": 2,
     "instant step": 2,
     "failing step": 3,
     "retried step": 2,
     "once step": 2,
-    "abandoned step": 1,
-    "keyed step": 1,
+    "abandoned step": 2,
+    "keyed step": 2,
     "wait": 3,
     "sleep": 3,
-    "yield": 1,
+    "yield": 2,
     "create_callback": 2,
     "wait_for_callback": 2,
     "invoke": 2,
-    "wait_for_condition": 1,
+    "wait_for_condition": 2,
 }
 # How many parts a construct takes.
 CONSTRUCTS: Final = {
@@ -38,7 +38,7 @@ CONSTRUCTS: Final = {
     "gather exceptions": (2, 3),
     "task group": (2, 3),
     "create_task": (2, 3),
-    "as_completed": (2, 4),
+    "as_completed": (2, 3),
     "first completed": (2, 3),
     "first exception": (2, 3),
     "all completed": (2, 3),
@@ -49,9 +49,9 @@ CONSTRUCTS: Final = {
     "catch cancel": (2, 2),
     "finally": (2, 2),
     "except": (2, 2),
-    "queue": (3, 4),
-    "lock": (2, 4),
-    "semaphore": (3, 4),
+    "queue": (2, 3),
+    "lock": (2, 3),
+    "semaphore": (3, 3),
     "event": (2, 3),
     "condition": (2, 3),
     "barrier": (2, 3),
@@ -69,7 +69,7 @@ CONSTRUCTS: Final = {
 }
 WANTED: Final = 7  # constructs that a program is certain to have; the others come by chance
 DEPTH_MAX: Final = 5
-LEAVES_MAX: Final = 4
+LEAVES_MAX: Final = 3
 STEP_MS: Final = range(10, 400, 10)  # whole tens, so that two things may come due at once
 LIMIT_MS: Final = range(20, 500, 10)
 
@@ -124,7 +124,7 @@ class _Grower:
 
     def _construct(self, kind: str, depth: int) -> Node:
         least, most = CONSTRUCTS[kind]
-        count = least if self.leaves >= LEAVES_MAX else self.luck.randint(least, most)
+        count = least if self.leaves >= LEAVES_MAX or self.luck.random() < 0.5 else self.luck.randint(least, most)
         return self._node(kind, tuple(self._part(depth + 1) for _ in range(count)))
 
     def _leaf(self) -> Node:
