@@ -177,7 +177,7 @@ def test_a_scope_of_another_kind_is_another_operation() -> None:
         memo.ask("1_1", Kind.CONTEXT, "orders", source="app.py:1", subtype="Parallel")
     report = raised.value.report
     assert (report.cause, report.is_certain) == (Cause.KIND_CHANGED, True)
-    assert "CONTEXT (Map)" in report.text()
+    assert "Map orders" in report.text()
 
 
 def test_a_scope_that_was_recorded_as_ended_and_does_not_end_is_another_branch() -> None:
