@@ -258,7 +258,7 @@ class InvocationEnded(
     offset_ms: int = 0
 
 
-_CONTROL_FIELDS = {"action": "a", "reason": "r", "actor": "w", "report": "d", "due_ms": "u", "offset_ms": "t"}
+_CONTROL_FIELDS = {"action": "a", "reason": "r", "actor": "w", "offset_ms": "t", "due_ms": "u", "report": "d"}
 
 
 class Controlled(Struct, frozen=True, gc=False, omit_defaults=True, tag="C", tag_field="_", rename=_CONTROL_FIELDS):
@@ -271,9 +271,9 @@ class Controlled(Struct, frozen=True, gc=False, omit_defaults=True, tag="C", tag
     action: Control
     reason: str = ""
     actor: str = ""
-    report: DivergenceReport | None = None
     offset_ms: int = 0
     due_ms: int | None = None
+    report: DivergenceReport | None = None
 
 
 Entry = (
